@@ -17,6 +17,7 @@ pub mod run;
 mod stopped;
 mod verify;
 mod wait;
+mod written_rows;
 
 use std::ffi::OsString;
 use std::path::Path;

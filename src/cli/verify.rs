@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::batch::pair::LakeReader;
-use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
+use crate::batch::verify::{self, KnownRows, VerifyOptions, VerifyReport, VerifyResult};
 use crate::cli::hints::UserError;
+use crate::cli::written_rows::WrittenRows;
 use crate::cli::{AnyError, queries};
 use crate::config::{Settings, as_typed};
 use crate::console::output;
@@ -17,6 +18,11 @@ use crate::platform::storage::OsStorage;
 /// The remedy for a `verify` that could not read everything.
 const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mount their file system; `distilld check` names the rights \
                               that are missing";
+
+/// The remedy for rows of which nothing is known but that their sources changed.
+const UNDETERMINED_FIX: &str = "run it where the daemon ran, as its user and with its state directory; without its state, \
+                                compare the export with a copy, or let `distilld rebuild` write a new one \
+                                (`--dry-run` shows its rows)";
 
 /// The time that a difference must persist to count while a daemon runs: far more than it needs for a row.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
@@ -31,11 +37,15 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
     };
     let mut bars = Steps::default();
     let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
-    let deleted_rows = |rows: &[u64]| queries::deleted_rows(settings, rows);
+    let written = WrittenRows::new(settings);
+    let known = KnownRows {
+        deleted: &|rows| queries::deleted_rows(settings, rows),
+        written: &|rows| written.rows(rows),
+    };
     let report = verify::verify_knowing(
         &lake,
         &options,
-        &deleted_rows,
+        known,
         &mut |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes),
     )?;
     drop(bars);
@@ -119,6 +129,15 @@ fn incomplete_error(report: &VerifyReport) -> UserError {
                 path.display()
             ),
             fix: UNREADABLE_FIX.to_owned(),
+        },
+        None if report.result.undetermined > 0 => UserError {
+            what: format!(
+                "cannot verify everything: {} rows are not those of their lines; whether these rows or their sources were \
+                 changed is not known, because neither a state nor a running daemon proves these rows; the first: {}",
+                report.result.undetermined,
+                report.first_undetermined.as_deref().unwrap_or_default()
+            ),
+            fix: UNDETERMINED_FIX.to_owned(),
         },
         None => UserError {
             what: format!(

@@ -9,3 +9,4 @@ pub(crate) mod replay;
 pub mod row_buffer;
 pub mod snapshot;
 pub mod state;
+pub mod written;

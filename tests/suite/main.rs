@@ -20,6 +20,8 @@ mod access;
 mod actions;
 /// The real daemon with an export that it did not write, and with a state that is lost, damaged or too old.
 mod adoption;
+/// Rows that were altered in the export, and sources that were rewritten: `verify` distinguishes them.
+mod altered;
 /// The real daemon with lines, day-files and directories that should not exist.
 mod bad_input;
 /// The stateless batch: order, memory, unreadable input, unwritable output.

@@ -107,10 +107,12 @@ fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
 /// Returns the counts as `kind=number`, except for the rows themselves.
 fn counted(result: &VerifyResult) -> String {
     // What the ledger has and what other pairs concern is no difference.
-    const INFORMATION: [&str; 7] = [
+    const INFORMATION: [&str; 8] = [
         "rows",
         "earned",
         "left_out",
+        // Of the rows that are counted by their kind.
+        "undetermined",
         "retracted",
         "ordered",
         "rejected_elsewhere",

@@ -4,13 +4,13 @@ use crate::batch::verify::Verification;
 use crate::batch::verify::compare::LineFact;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::ExportReader;
-use crate::batch::verify::tally::{Finding, Kind, Tally};
+use crate::batch::verify::tally::{Explanation, Finding, Kind, Tally};
 use crate::lake::path::{Stream, export_path};
 use crate::record::parse;
 use crate::record::row::view;
 
 impl Verification<'_> {
-    /// Describes a failure: the row or line concerned and the reason. Reads both again from their files.
+    /// Describes a finding: the row or line concerned and the reason. Reads both again from their files.
     pub(super) fn describe(&self, key: &Tally, finding: &Finding) -> Result<String, VerifyError> {
         let line = finding.line.as_ref();
         let line = line.or(key.pairs.first().map(|pair| &pair.first));
@@ -27,6 +27,7 @@ impl Verification<'_> {
             |row| format!("the row {:?} of run {:?}", row.id, row.source_run_id),
         );
         let row = format!("{run} at byte {} of {}", found.offset, path.display());
+        let export_changed = finding.explanation == Some(Explanation::ExportChange);
         Ok(match finding.kind {
             Kind::Duplicate => {
                 let rows = key.rows_total;
@@ -45,11 +46,24 @@ impl Verification<'_> {
                     "duplicate: {row} is one of {rows} rows for {exported}; {line} is the first{cause}"
                 )
             }
+            Kind::Altered if export_changed => {
+                format!(
+                    "altered: {row} is not the row of {line}; its sources changed since, but bytes of the export around \
+                     it did too, which nothing but appending may change"
+                )
+            }
             Kind::Altered => {
                 format!(
                     "altered: {row} is not the row of {line}, and its sources have not changed since"
                 )
             }
+            Kind::SourceChange | Kind::Contradicted | Kind::RefusedNow => {
+                format!("{row} is not the row of {line}, and its sources changed since")
+            }
+            _ if export_changed => format!(
+                "unexpected: {row} is in the export, but {line} is refused ({verdict}); its sources changed since, but \
+                 bytes of the export around it did too, which nothing but appending may change"
+            ),
             _ => format!("unexpected: {row} is in the export, but {line} is refused ({verdict})"),
         })
     }

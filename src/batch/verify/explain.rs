@@ -15,6 +15,7 @@ use crate::lake::path::PairPath;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::map_in_order::map_in_order;
 use crate::record::keys::LocalRowKey;
+use crate::store::written::RowBytes;
 
 /// Fraction of the rows held at once that is the maximum number of keys explained together.
 const KEYS_MAX_FRACTION: u64 = 8;
@@ -62,20 +63,44 @@ impl Recheck<'_> {
         let sought = Sought::new(keys.to_vec(), sought);
         let mut diagnosis = Diagnosis::new(&sought);
         self.diagnose(&left, &sought, &mut diagnosis)?;
+        let mut explanations: Vec<Explanation> =
+            (0..rows).map(|row| diagnosis.explanation(row)).collect();
+        self.compare_as_written(&sought, &mut explanations);
         let is_whole = self.slice.group.parts == 1;
         let mut first_row = 0;
         for (key, facts, left) in left {
             let rows = first_row..first_row + left.rows.len();
             first_row = rows.end;
-            let explanations: Vec<Explanation> =
-                rows.map(|row| diagnosis.explanation(row)).collect();
+            let explanations = &explanations[rows];
             let lines = left.lines.iter().map(|line| &facts.lines[*line].1);
             let settling: Vec<bool> = lines.map(|line| diagnosis.is_settling(key, line)).collect();
             on_key(key, &|tally| {
-                tally.add(facts, &left, &explanations, &settling, is_whole);
+                tally.add(facts, &left, explanations, &settling, is_whole);
             })?;
         }
         Ok(diagnosis.rows_made)
+    }
+
+    /// A change of the sources explains only rows that did not change themselves.
+    fn compare_as_written(&self, sought: &Sought<'_>, explanations: &mut [Explanation]) {
+        let rows = explanations.iter_mut().zip(&sought.rows);
+        let excused = rows.filter(|(explanation, _)| **explanation == Explanation::SourceChange);
+        let (mut explained, mut offsets) = (Vec::new(), Vec::new());
+        for (explanation, (_, row)) in excused {
+            explained.push(explanation);
+            offsets.extend([row.offset, row.last_offset]);
+        }
+        if offsets.is_empty() {
+            return;
+        }
+        let bytes = (self.written_rows)(&offsets);
+        for (explanation, bytes) in explained.into_iter().zip(bytes.chunks_exact(2)) {
+            *explanation = match bytes[0].max(bytes[1]) {
+                RowBytes::AsWritten => Explanation::SourceChange,
+                RowBytes::Unknown => Explanation::Undetermined,
+                RowBytes::Changed => Explanation::ExportChange,
+            };
+        }
     }
 
     /// Reads the pairs of all lines of the keys.

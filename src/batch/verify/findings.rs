@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::verify::days::Place;
 use crate::batch::verify::error::VerifyError;
-use crate::batch::verify::tally::{Finding, Kind, Tally, excuse_orphaned};
+use crate::batch::verify::tally::{Explanation, Finding, Kind, Tally, excuse_orphaned};
 use crate::batch::verify::{DUPLICATED_KEYS_MAX, FirstFailure, Verification};
 use crate::lake::path::PairPath;
 
@@ -34,7 +34,7 @@ impl Verification<'_> {
         if offsets.is_empty() {
             return Ok(());
         }
-        let deleted = (self.deleted_rows)(&offsets);
+        let deleted = (self.known.deleted)(&offsets);
         keys.iter().try_for_each(|key| {
             let orphaned = key.offsets.iter().filter(|offset| deleted.contains(offset));
             let findings = excuse_orphaned(key.findings(), orphaned.count() as u64);
@@ -53,6 +53,12 @@ impl Verification<'_> {
         let pair = line.or(key.pairs.first().map(|pair| &pair.first));
         let pair = pair.map(|line| &*line.pair);
         if !finding.kind.is_failure() {
+            if finding.explanation == Some(Explanation::Undetermined) {
+                self.result.undetermined += finding.count;
+                if self.first_undetermined.is_none() {
+                    self.first_undetermined = Some(self.describe(key, finding)?);
+                }
+            }
             self.result.count(finding.kind, finding.count);
             self.days.count(pair, finding.kind, finding.count);
             return Ok(());

@@ -26,14 +26,21 @@
 //! dialect); its day-files changed after it was written, judged by their change time and the row's timestamp
 //! (rewritten, contradicted, refused now). A row without any line left is orphaned.
 //!
-//! **Limits**, since no history is read. In a day-file that changed after a row was written, even by appending, a
-//! tampered row cannot be distinguished from one whose evidence was rewritten; both count as rewritten. A row whose
-//! evidence had only its role changed in place cannot be distinguished from one that the role never allowed; both are
-//! unexpected. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
-//! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
-//! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. Only if its whole
-//! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a
-//! row and the rewriting of its source can make a genuine row look altered.
+//! **Altered rows.** Day-files grow all day, so nearly all of them change after their first rows, and a changed day-file
+//! alone explains no row. It explains only a row that did not change itself, by the hashes that the state has of
+//! each segment of the export, or because a running daemon, which compares them, has not stopped. If a byte of the row's
+//! segments changed, the row counts as altered. Without a state nothing distinguishes an altered row from a rewritten
+//! source: the row is undetermined, and the result not complete.
+//!
+//! **Limits**, since no history is read. The hashes are as old as the state: in an export that a start adopted, a row
+//! that was altered before looks like one whose source was rewritten. A running daemon notices a change of the export
+//! with its next commit or full scan, and needs time to compare all of it. A row whose evidence had only its role
+//! changed in place cannot be distinguished from one that the role never allowed; both are unexpected. A row of a
+//! firewalled line counts as contradicted both when the line and when the firewall changed. An invented row counts as
+//! orphaned, like a row whose day-file was deleted. If one of two lines with the same key was deleted, its row counts as
+//! a duplicate; the text names the deletion if no other row has its index. Only if its whole day-file was deleted and the
+//! state of the daemon can be read, its row counts as orphaned. A clock set back between a row and the rewriting of its
+//! source can make a genuine row look altered.
 
 mod collect;
 mod compare;
@@ -74,6 +81,7 @@ use crate::record::json::escape::Dialect;
 use crate::record::keys::LocalRowKey;
 use crate::record::synthesize::Synthesis;
 use crate::store::ledger::read_orders;
+use crate::store::written::RowBytes;
 pub use days::DayDifferences;
 use days::{Days, Place};
 use elsewhere::Elsewhere;
@@ -124,6 +132,8 @@ pub struct VerifyReport {
     pub result: VerifyResult,
     /// Description of the worst failure; `None` exactly if the export is correct.
     pub first_difference: Option<String>,
+    /// Description of the first row of [`VerifyResult::undetermined`].
+    pub first_undetermined: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
     pub skipped: Vec<(PathBuf, io::Error)>,
     /// Ids of runs with an effective row that another pair refuses, in order.
@@ -147,10 +157,22 @@ impl Steps<'_> {
     }
 }
 
-/// Returns which of the rows at these offsets belong to lines of deleted day-files, as far as that is known.
-pub type DeletedRows<'a> = &'a dyn Fn(&[u64]) -> BTreeSet<u64>;
+/// What is known of rows of the export, by their offsets, apart from the export itself.
+#[derive(Clone, Copy)]
+pub struct KnownRows<'a> {
+    /// Returns which of the rows belong to lines of deleted day-files, as far as that is known.
+    pub deleted: &'a dyn Fn(&[u64]) -> BTreeSet<u64>,
+    /// Returns for each of the rows whether it is as it was written.
+    pub written: &'a dyn Fn(&[u64]) -> Vec<RowBytes>,
+}
 
-/// Verifies the export of a lake.
+/// Nothing is known.
+const UNKNOWN_ROWS: KnownRows<'static> = KnownRows {
+    deleted: &|_| BTreeSet::new(),
+    written: &|rows| vec![RowBytes::Unknown; rows.len()],
+};
+
+/// Verifies the export of a lake without a state.
 ///
 /// # Errors
 /// Returns a [`VerifyError`] if no result can be determined. Differences are not an error.
@@ -159,17 +181,17 @@ pub fn verify(
     options: &VerifyOptions,
     on_step: OnStep<'_>,
 ) -> Result<VerifyReport, VerifyError> {
-    verify_knowing(lake, options, &|_| BTreeSet::new(), on_step)
+    verify_knowing(lake, options, UNKNOWN_ROWS, on_step)
 }
 
-/// As [`verify`]. A surplus row of a deleted day-file counts as orphaned.
+/// As [`verify`], with what a state knows. A surplus row of a deleted day-file counts as orphaned.
 ///
 /// # Errors
 /// As [`verify`].
 pub fn verify_knowing(
     lake: &LakeReader<'_>,
     options: &VerifyOptions,
-    deleted_rows: DeletedRows<'_>,
+    known: KnownRows<'_>,
     on_step: OnStep<'_>,
 ) -> Result<VerifyReport, VerifyError> {
     let path = ledger_path(&export_path(&lake.root));
@@ -192,13 +214,14 @@ pub fn verify_knowing(
     let mut verification = Verification {
         lake,
         options,
-        deleted_rows,
+        known,
         reading,
         result: VerifyResult {
             complete: true,
             ..VerifyResult::default()
         },
         worst: None,
+        first_undetermined: None,
         days: Days::default(),
         skipped: BTreeMap::new(),
         work: VerifyWork::default(),
@@ -226,10 +249,11 @@ struct FirstFailure {
 struct Verification<'a> {
     lake: &'a LakeReader<'a>,
     options: &'a VerifyOptions,
-    deleted_rows: DeletedRows<'a>,
+    known: KnownRows<'a>,
     reading: PairReading<'a>,
     result: VerifyResult,
     worst: Option<FirstFailure>,
+    first_undetermined: Option<String>,
     days: Days,
     skipped: BTreeMap<PathBuf, io::Error>,
     work: VerifyWork,
@@ -303,6 +327,7 @@ impl Verification<'_> {
         for part in 0..group.parts {
             let mut recheck = Recheck::new(lake, &reading, options, Slice { group, part });
             recheck.without_overruled = self.without_overruled;
+            recheck.written_rows = self.known.written;
             unstable.extend(recheck.collect(steps)?);
             self.work.slices += 1;
             self.work.facts_held = self.work.facts_held.max(recheck.facts_held);
@@ -329,7 +354,8 @@ impl Verification<'_> {
 
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
-        self.result.complete &= self.skipped.is_empty() && self.result.inconclusive == 0;
+        self.result.complete &= self.skipped.is_empty();
+        self.result.complete &= self.result.inconclusive + self.result.undetermined == 0;
         (self.result.days, self.result.unlisted) = self.days.into_listed();
         self.result.skipped = self.skipped.len() as u64;
         self.result.contradicted += self.result.overruled;
@@ -342,6 +368,7 @@ impl Verification<'_> {
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
+            first_undetermined: self.first_undetermined,
             skipped: self.skipped.into_iter().collect(),
             rejected_elsewhere,
             work: self.work,

@@ -15,7 +15,7 @@ use crate::batch::verify::compare::{KeyRows, LineFact, Signature};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::fact::RowFact;
 use crate::batch::verify::rows::{ExportLine, ExportReader, Slice};
-use crate::batch::verify::{Steps, VerifyOptions};
+use crate::batch::verify::{Steps, UNKNOWN_ROWS, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
@@ -23,6 +23,7 @@ use crate::pair::verdict::VerdictKind;
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
 use crate::record::keys::LocalRowKey;
+use crate::store::written::RowBytes;
 
 /// The first pause between two reads; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -42,6 +43,8 @@ pub(super) struct Recheck<'a> {
     pub(super) keys: HashMap<LocalRowKey, Box<KeyRows>>,
     /// Whether the export may lack rows that later lines overrule.
     pub without_overruled: bool,
+    /// Returns for each of the rows at these offsets whether it is as it was written.
+    pub(super) written_rows: &'a dyn Fn(&[u64]) -> Vec<RowBytes>,
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
@@ -72,6 +75,7 @@ impl<'a> Recheck<'a> {
             export: ExportReader::new(lake.storage, &path, options.max_line_bytes),
             keys: HashMap::new(),
             without_overruled: false,
+            written_rows: UNKNOWN_ROWS.written,
             narrowed: false,
             stats: BTreeMap::new(),
             skipped: BTreeMap::new(),

@@ -52,6 +52,9 @@ pub struct VerifyResult {
     pub orphaned: u64,
     /// Rows not written yet, because their source does not end in a newline and was written a moment ago.
     pub pending: u64,
+    /// Of the rewritten, contradicted and refused rows those of which it is not known whether they or their sources
+    /// were changed after they were written: no state has hashes of the export.
+    pub undetermined: u64,
     /// Keys whose sources changed too fast to be judged.
     pub inconclusive: u64,
     /// Bytes after the last newline of the export: a row being written, or torn.

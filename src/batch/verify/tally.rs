@@ -12,7 +12,11 @@ use crate::lake::path::PairPath;
 pub(super) enum Explanation {
     /// The sources are unchanged since the row was written and cannot make it.
     Impossible,
-    /// The sources changed after the row was written, so its origin cannot be determined.
+    /// The sources changed after the row was written, and so did the export around it.
+    ExportChange,
+    /// The sources changed after the row was written; whether the row changed too is not known.
+    Undetermined,
+    /// The sources changed after the row was written, and the row is as it was written.
     SourceChange,
     /// The present sources make the row in the dialect of the previous exporter.
     OtherDialect,
@@ -22,10 +26,12 @@ pub(super) enum Explanation {
 
 impl Explanation {
     /// The best first: a proven row takes a line's place before others.
-    const BEST_FIRST: [Explanation; 4] = [
+    const BEST_FIRST: [Explanation; 6] = [
         Explanation::Proven,
         Explanation::OtherDialect,
         Explanation::SourceChange,
+        Explanation::Undetermined,
+        Explanation::ExportChange,
         Explanation::Impossible,
     ];
 }
@@ -75,6 +81,8 @@ pub(super) struct Finding {
     pub count: u64,
     pub line: Option<LineFact>,
     pub row: Option<RowExample>,
+    /// That of the rows.
+    pub explanation: Option<Explanation>,
 }
 
 /// Rows of one explanation, or lines of one pair: their number, the first and the last.
@@ -157,7 +165,7 @@ pub(super) fn excuse_orphaned(findings: Vec<Finding>, mut orphaned: u64) -> Vec<
 /// The unmatched rows and lines of a key in the slices so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    rows: [Option<Run<RowExample>>; 4],
+    rows: [Option<Run<RowExample>>; 6],
     /// By whether the export may lack their rows, and whether the daemon may not have taken the lines yet: those come last.
     lines: BTreeMap<(bool, bool, Arc<PairPath>), Option<Run<LineFact>>>,
     /// Number of rows of the key, matched ones included.
@@ -236,6 +244,7 @@ impl Tally {
                 count,
                 line: Some(line.take(count)),
                 row: Some(row.take(count)),
+                explanation: Some(*explanation),
             });
             rows.pop_front_if(|(_, row)| row.count == 0);
             lines.pop_front_if(|(_, line)| line.count == 0);
@@ -253,6 +262,7 @@ impl Tally {
                 count: line.count,
                 line: Some(line.take(line.count)),
                 row: None,
+                explanation: None,
             });
         }
         self.add_surplus(rows, &mut findings);
@@ -282,6 +292,7 @@ impl Tally {
                 count,
                 line: None,
                 row: Some(row.take(count)),
+                explanation: Some(*explanation),
             });
             if let Some((_, lines)) = refused.front_mut() {
                 *lines -= count;
@@ -295,8 +306,8 @@ impl Tally {
 /// Returns the kind of a row in the place of a line's row.
 fn replacement_kind(explanation: Explanation) -> Kind {
     match explanation {
-        Explanation::Impossible => Kind::Altered,
-        Explanation::SourceChange => Kind::SourceChange,
+        Explanation::Impossible | Explanation::ExportChange => Kind::Altered,
+        Explanation::SourceChange | Explanation::Undetermined => Kind::SourceChange,
         Explanation::OtherDialect => Kind::OtherDialect,
         Explanation::Proven => Kind::Superseded,
     }
@@ -308,8 +319,8 @@ fn surplus_kind(is_firewalled: bool, another_exported: bool, explanation: Explan
     match explanation {
         Explanation::Proven => {}
         _ if another_exported => return Kind::Duplicate,
-        Explanation::Impossible => return Kind::Unexpected,
-        Explanation::SourceChange | Explanation::OtherDialect => {}
+        Explanation::Impossible | Explanation::ExportChange => return Kind::Unexpected,
+        Explanation::Undetermined | Explanation::SourceChange | Explanation::OtherDialect => {}
     }
     match is_firewalled {
         true => Kind::Contradicted,

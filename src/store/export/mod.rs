@@ -32,7 +32,7 @@ pub use blocks::{RowBlock, RowBlocks, map_blocks};
 use guard::Scrubber;
 pub use mark::{ExportFingerprint, ExportMark, ScrubState};
 pub use read::{row_at, rows_between, short_row_at, whole_lines_len};
-pub use segments::{SEGMENT_BYTES, Segment, Segments};
+pub use segments::{SEGMENT_BYTES, Segment, Segments, hash_of};
 
 /// Returns what an append-only file is called in messages.
 fn role_of(path: &Path) -> &'static str {

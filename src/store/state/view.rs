@@ -18,7 +18,7 @@ use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
 use crate::store::state::error::{CallError, StateError};
 use crate::store::state::failures::Failures;
-use crate::store::state::header::decode;
+use crate::store::state::header::{Header, decode, read_header};
 use crate::store::state::held::HeldClaims;
 use crate::store::state::view::lookup::OpenTables;
 use crate::store::state::{
@@ -304,6 +304,14 @@ impl StateView {
             }
             Ok(pairs)
         })
+    }
+
+    /// Returns the header of the last checkpoint.
+    ///
+    /// # Errors
+    /// redb fails; [`StateError::Damaged`] where it does not fit its checksum.
+    pub fn header(&self) -> Result<Header, StateError> {
+        self.read(read_header)
     }
 
     /// Returns the hash of a whole segment of the export, or `None` if the state does not have it.

@@ -1,0 +1,120 @@
+//! Rows that were altered in the export, and sources that were rewritten after their rows were written: `verify`
+//! distinguishes them by the hashes in the state, and reports where it cannot.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, Ended, evidence_with, scored, wait_for_later};
+
+const PAIR: &str = "2026/01/01/n.jsonl";
+
+/// A lake whose two runs have rows.
+fn lake() -> Bench {
+    let bench = Bench::new();
+    for run in ["a", "b"] {
+        let text = format!("good text of {run}");
+        bench.append(Stream::Evidence, PAIR, evidence_with(run, &text));
+        bench.append(Stream::Scored, PAIR, scored(run));
+    }
+    bench.once();
+    wait_for_later(&bench.export());
+    bench
+}
+
+/// Overwrites a text of a file in place.
+fn overwrite(path: &Path, old: &str, new: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    let at = text.find(old).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(new.as_bytes(), at as u64).unwrap();
+}
+
+fn verified(bench: &Bench) -> (Value, Ended) {
+    let ended = bench.run(&mut bench.command(&["verify"]));
+    (serde_json::from_str(&ended.stdout).unwrap(), ended)
+}
+
+/// Returns `equal`, `complete`, and how many rows are `altered`, `rewritten` and `undetermined`.
+fn verdict(result: &Value) -> (bool, bool, [u64; 3]) {
+    let flag = |name: &str| result[name].as_bool().unwrap();
+    let counts = ["altered", "rewritten", "undetermined"];
+    (
+        flag("equal"),
+        flag("complete"),
+        counts.map(|name| result[name].as_u64().unwrap()),
+    )
+}
+
+type Change = fn(&Bench);
+
+#[test]
+fn an_altered_row_is_found_whatever_happens_to_its_day_file_later() {
+    let changes: [(&str, Change); 5] = [
+        ("nothing", |_| {}),
+        ("evidence of another run", |bench| {
+            bench.append(Stream::Evidence, PAIR, evidence_with("other", "t"));
+        }),
+        ("a scored line of another run", |bench| {
+            bench.append(Stream::Scored, PAIR, scored("other"));
+        }),
+        ("other rights", |bench| {
+            let evidence = bench.path(Stream::Evidence, PAIR);
+            fs::set_permissions(evidence, Permissions::from_mode(0o640)).unwrap();
+        }),
+        ("evidence of the run", |bench| {
+            let line = evidence_with("a", "later text");
+            bench.append(Stream::Evidence, PAIR, line);
+        }),
+    ];
+    for (what, change) in changes {
+        let bench = lake();
+        overwrite(&bench.export(), "good text of a", "evil text of a");
+        change(&bench);
+        let (result, ended) = verified(&bench);
+        assert_eq!(verdict(&result), (false, true, [1, 0, 0]), "{what}");
+        ended.check(1, &["altered: the row"]);
+    }
+}
+
+#[test]
+fn a_rewritten_source_is_no_difference_while_the_state_proves_the_export() {
+    let bench = lake();
+    overwrite(
+        &bench.path(Stream::Evidence, PAIR),
+        "good text of a",
+        "else text of a",
+    );
+    let rewritten = (true, true, [0, 1, 0]);
+    let (result, ended) = verified(&bench);
+    assert_eq!(verdict(&result), rewritten);
+    ended.check(0, &[]);
+    let daemon = bench.start_caught_up();
+    let (result, ended) = verified(&bench);
+    assert_eq!(verdict(&result), rewritten, "while the daemon runs");
+    ended.check(0, &[]);
+    bench.stop(daemon);
+    // The row of the other run cannot be distinguished from it then: they are in one segment.
+    overwrite(&bench.export(), "good text of b", "evil text of b");
+    let (result, ended) = verified(&bench);
+    assert_eq!(verdict(&result), (false, true, [2, 0, 0]));
+    ended.check(1, &["bytes of the export around it did too"]);
+}
+
+#[test]
+fn without_a_state_a_rewritten_source_and_an_altered_row_are_undetermined() {
+    let export = |bench: &Bench| bench.export();
+    let source = |bench: &Bench| bench.path(Stream::Evidence, PAIR);
+    for path in [export, source] {
+        let bench = lake();
+        overwrite(&path(&bench), "good text of a", "else text of a");
+        bench.append(Stream::Evidence, PAIR, evidence_with("other", "t"));
+        bench.remove_state();
+        let (result, ended) = verified(&bench);
+        assert_eq!(verdict(&result), (true, false, [0, 1, 1]));
+        ended.check(1, &["1 rows are not those of their lines", "of run \"a\""]);
+    }
+}
