@@ -104,6 +104,44 @@ fn a_rewritten_source_is_no_difference_while_the_state_proves_the_export() {
     ended.check(1, &["bytes of the export around it did too"]);
 }
 
+/// The scored day-file of one day takes the place of another one, while the evidence stays: its line has other evidence.
+#[test]
+fn a_scored_day_file_in_the_place_of_another_one_is_no_difference() {
+    const OTHER: &str = "2026/01/02/n.jsonl";
+    for (exchange, running) in [(false, false), (true, false), (true, true)] {
+        let bench = Bench::new();
+        for (pair, run) in [(PAIR, "x"), (OTHER, "r")] {
+            let text = format!("text of {pair}");
+            bench.append(Stream::Evidence, pair, evidence_with("r", &text));
+            bench.append(Stream::Evidence, pair, evidence_with("x", &text));
+            bench.append(Stream::Scored, pair, scored(run));
+        }
+        bench.once();
+        wait_for_later(&bench.export());
+        let daemon = running.then(|| bench.start_caught_up());
+        let [first, second] = [PAIR, OTHER].map(|pair| bench.path(Stream::Scored, pair));
+        let aside = bench.sibling("aside");
+        fs::rename(&first, &aside).unwrap();
+        fs::rename(&second, &first).unwrap();
+        if exchange {
+            fs::rename(&aside, &second).unwrap();
+        }
+        if let Some(daemon) = daemon {
+            bench.ask(&["wait", "--fresh", "--json"]);
+            bench.stop(daemon);
+        }
+        bench.once();
+        let (result, ended) = verified(&bench);
+        let what = format!("exchange {exchange}, running {running}: {result}");
+        assert_eq!(result["altered"], 0, "{what}");
+        assert!(result["rewritten"].as_u64() > Some(0), "{what}");
+        ended.check(0, &[]);
+        // A row that was altered too is found.
+        overwrite(&bench.export(), "text of 2026/01/02", "evil of 2026/01/02");
+        verified(&bench).1.check(1, &["altered: the row"]);
+    }
+}
+
 #[test]
 fn without_a_state_a_rewritten_source_and_an_altered_row_are_undetermined() {
     let export = |bench: &Bench| bench.export();

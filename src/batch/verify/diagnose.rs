@@ -162,13 +162,16 @@ impl<'s> Diagnosis<'s> {
             return Explanation::OtherDialect;
         }
         let place = place_of(fact);
+        let refused_in = self.refused_in.get(&row);
         let scored_ms = self.notes_of(key).and_then(|notes| {
-            let changed_ms = notes.changed.except(place);
+            // The line of the row's place is as it was, but its day-file may have taken the place of another one, whose
+            // evidence it has now. That evidence would not be of a refused role that makes the row.
+            let changed_ms = notes.changed.except(place.filter(|_| refused_in.is_some()));
             changed_ms.max(notes.several_changed_ms)
         });
         let place = place.and_then(|place| self.sought.places.binary_search(&(key, place)).ok());
         let evidence = place.map(|place| &self.places[place]);
-        let evidence_ms = match self.refused_in.get(&row) {
+        let evidence_ms = match refused_in {
             None => evidence.and_then(|changed| changed.except(None)),
             Some(Some(pair)) => evidence.and_then(|changed| changed.except(Some(*pair))),
             Some(None) => None,
