@@ -5,12 +5,16 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use distilld::platform::clock::{Clock as _, HostClock};
+use distilld::record::timestamp::stamp;
 use serde_json::Value;
 
+use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, Ended, evidence_with, scored, wait_for_later};
+use crate::support::process::{Bench, Ended, LONG, evidence_with, scored, wait_for_later};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
+const OTHER: &str = "2026/01/02/n.jsonl";
 
 /// A lake whose two runs have rows.
 fn lake() -> Bench {
@@ -107,7 +111,6 @@ fn a_rewritten_source_is_no_difference_while_the_state_proves_the_export() {
 /// The scored day-file of one day takes the place of another one, while the evidence stays: its line has other evidence.
 #[test]
 fn a_scored_day_file_in_the_place_of_another_one_is_no_difference() {
-    const OTHER: &str = "2026/01/02/n.jsonl";
     for (exchange, running) in [(false, false), (true, false), (true, true)] {
         let bench = Bench::new();
         for (pair, run) in [(PAIR, "x"), (OTHER, "r")] {
@@ -139,6 +142,41 @@ fn a_scored_day_file_in_the_place_of_another_one_is_no_difference() {
         // A row that was altered too is found.
         overwrite(&bench.export(), "text of 2026/01/02", "evil of 2026/01/02");
         verified(&bench).1.check(1, &["altered: the row"]);
+    }
+}
+
+/// Rows that a clock stamped which was ahead, and whose sources were rewritten when it was right again.
+#[test]
+fn sources_that_are_rewritten_after_the_clock_was_ahead_are_no_difference() {
+    const TWO_DAYS_MS: u64 = 2 * 86_400_000;
+    // A timestamp that is in the past at the end is known to be wrong by the rows after it.
+    for (ahead_ms, with_later_row) in [(TWO_DAYS_MS, false), (TWO_DAYS_MS, true), (4_000, true)] {
+        let bench = Bench::new();
+        let row_stamp = stamp(HostClock::new().wall_ms() + ahead_ms);
+        bench.append(Stream::Evidence, PAIR, evidence_with("a", "good text of a"));
+        bench.append(Stream::Scored, PAIR, scored("a"));
+        let exported = ["export", "--recorded-at", &row_stamp];
+        bench.run(&mut bench.command(&exported)).check(0, &[]);
+        let evidence = bench.path(Stream::Evidence, PAIR);
+        overwrite(&evidence, "good text of a", "else text of a");
+        if with_later_row {
+            bench.append_run(OTHER, "later");
+        }
+        bench.once();
+        let is_past = || stamp(HostClock::new().wall_ms() - 1_000) > row_stamp;
+        if ahead_ms < TWO_DAYS_MS {
+            assert!(wait_until(LONG, || Ok(is_past())).unwrap());
+        }
+        fs::set_permissions(bench.export(), Permissions::from_mode(0o644)).unwrap();
+        let (result, ended) = verified(&bench);
+        assert_eq!(
+            verdict(&result),
+            (true, true, [0, 1, 0]),
+            "{ahead_ms} {result}"
+        );
+        ended.check(0, &[]);
+        let row = fs::read_to_string(bench.export()).unwrap();
+        assert!(row.contains(&row_stamp));
     }
 }
 

@@ -12,10 +12,12 @@ use distilld::batch::verify::{
     ROWS_HELD_MAX, VerifyOptions, VerifyReport, VerifyResult, VerifyWork, verify,
 };
 use distilld::lake::path::export_path;
+use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
 use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::synthesize::Synthesis;
+use distilld::record::timestamp::stamp;
 
 use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, wait_until};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
@@ -177,9 +179,10 @@ fn edit_export(change: impl FnOnce(Vec<String>) -> Vec<String>) -> impl FnOnce(&
     }
 }
 
-/// Replaces the root's export with that of a batch with these options.
+/// Replaces the root's export with that of a batch with these options, after the last change of the sources.
 fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
     move |root| {
+        wait_for_later(tempfile::NamedTempFile::new().unwrap().path());
         let options = BatchOptions {
             dry_run: false,
             reading: PairReading {
@@ -189,7 +192,7 @@ fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
                 synthesis: Synthesis {
                     dialect,
                     include_partial,
-                    stamp: "2999-01-01T00:00:00.000Z",
+                    stamp: &stamp(HostClock::new().wall_ms()),
                 },
                 max_line_bytes: MAX_LINE_BYTES,
             },

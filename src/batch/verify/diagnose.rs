@@ -9,6 +9,7 @@ use crate::batch::verify::sought::{
     ALWAYS, LinesRead, NATIVE, OTHER_DIALECT, PairNotes, Place, REFUSED_ROLE, Settling, Sought,
     place_of,
 };
+use crate::batch::verify::stamps::Stamps;
 use crate::batch::verify::tally::Explanation;
 use crate::lake::path::PairPath;
 use crate::record::keys::{LocalRowKey, LocalRunKey};
@@ -62,6 +63,7 @@ struct KeyNotes {
 #[derive(Debug)]
 pub(super) struct Diagnosis<'s> {
     sought: &'s Sought<'s>,
+    stamps: &'s Stamps,
     /// One for each place: the last changes of the evidence of lines with this place, by number of the pair.
     places: Vec<LastChange<u32>>,
     /// One for each key.
@@ -78,7 +80,7 @@ pub(super) struct Diagnosis<'s> {
 
 impl<'s> Diagnosis<'s> {
     /// Returns a diagnosis without any pair.
-    pub(super) fn new(sought: &'s Sought<'s>) -> Diagnosis<'s> {
+    pub(super) fn new(sought: &'s Sought<'s>, stamps: &'s Stamps) -> Diagnosis<'s> {
         Diagnosis {
             places: sought
                 .places
@@ -91,6 +93,7 @@ impl<'s> Diagnosis<'s> {
             pairs_read: 0,
             settling: HashMap::new(),
             rows_made: 0,
+            stamps,
             sought,
         }
     }
@@ -176,7 +179,12 @@ impl<'s> Diagnosis<'s> {
             Some(Some(pair)) => evidence.and_then(|changed| changed.except(Some(*pair))),
             Some(None) => None,
         };
-        let is_older = |changed_ms| changed_ms == ALWAYS || fact.is_older_than(changed_ms);
+        let is_mistimed = |stamp| self.stamps.is_too_late(fact.last_offset, stamp);
+        let is_older = |changed_ms| {
+            changed_ms == ALWAYS
+                || fact.is_older_than(changed_ms)
+                || fact.created_at.as_ref().is_some_and(is_mistimed)
+        };
         match scored_ms.max(evidence_ms).is_some_and(is_older) {
             true => Explanation::SourceChange,
             false => Explanation::Impossible,

@@ -61,7 +61,7 @@ impl Recheck<'_> {
             sought.extend(left.rows.iter().map(|row| (*key, &facts.rows[row.at])));
         }
         let sought = Sought::new(keys.to_vec(), sought);
-        let mut diagnosis = Diagnosis::new(&sought);
+        let mut diagnosis = Diagnosis::new(&sought, &self.stamps);
         self.diagnose(&left, &sought, &mut diagnosis)?;
         let mut explanations: Vec<Explanation> =
             (0..rows).map(|row| diagnosis.explanation(row)).collect();

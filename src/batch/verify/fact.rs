@@ -7,6 +7,9 @@ use crate::record::timestamp::stamp;
 /// Length of the timestamps that this program writes.
 const STAMP_BYTES: usize = 24;
 
+/// A timestamp in a fixed size that sorts as its text does.
+pub(super) type Stamp = [u8; STAMP_BYTES];
+
 /// The first halves of the digests of the parts of a row: enough to find the rows that a line and evidence make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PartHalves {
@@ -45,7 +48,7 @@ pub(super) struct RowFact {
     /// The category as an index into [`ACCEPTED`].
     pub category: Option<u8>,
     /// The beginning of the last row's timestamp; `None` if that is not RFC 3339 in UTC.
-    pub created_at: Option<[u8; STAMP_BYTES]>,
+    pub created_at: Option<Stamp>,
 }
 
 impl RowFact {
@@ -87,8 +90,8 @@ pub(super) fn category_number(is: impl Fn(&str) -> bool) -> Option<u8> {
         .map(|(number, _)| number)
 }
 
-/// Returns the timestamp in a fixed size that sorts as its text does.
-fn utc_stamp(text: &[u8]) -> Option<[u8; STAMP_BYTES]> {
+/// Returns a timestamp in a fixed size; `None` if it is not in UTC.
+pub(super) fn utc_stamp(text: &[u8]) -> Option<Stamp> {
     let is_utc = text.len() >= 20 && text[4] == b'-' && text.ends_with(b"Z");
     let mut beginning = [0; STAMP_BYTES];
     let len = text.len().min(STAMP_BYTES);

@@ -24,7 +24,8 @@
 //! place of another. Three explanations turn a failure into a counted exception: evidence in the file makes the row
 //! but later evidence replaced it (superseded, or refused now); the previous exporter would have written it (other
 //! dialect); its day-files changed after it was written, judged by their change time and the row's timestamp
-//! (rewritten, contradicted, refused now). A row without any line left is orphaned.
+//! (rewritten, contradicted, refused now). A row without any line left is orphaned. A timestamp that is later than that
+//! of a later row, or than the last change of the export, is of a wrong clock: any change explains its row.
 //!
 //! **Altered rows.** Day-files grow all day, so nearly all of them change after their first rows, and a changed day-file
 //! alone explains no row. It explains only a row that did not change itself, by the hashes that the state has of
@@ -39,8 +40,8 @@
 //! firewalled line counts as contradicted both when the line and when the firewall changed. An invented row counts as
 //! orphaned, like a row whose day-file was deleted. If one of two lines with the same key was deleted, its row counts as
 //! a duplicate; the text names the deletion if no other row has its index. Only if its whole day-file was deleted and the
-//! state of the daemon can be read, its row counts as orphaned. A clock set back between a row and the rewriting of its
-//! source can make a genuine row look altered.
+//! state of the daemon can be read, its row counts as orphaned. A day-file that was rewritten after the clock was set
+//! back can make a genuine row look altered, until a row is written.
 
 mod collect;
 mod compare;
@@ -63,12 +64,14 @@ mod recheck;
 mod result;
 mod rows;
 mod sought;
+mod stamps;
 mod sums;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::pair::{LakeReader, PairReading, RowSelection};
@@ -91,6 +94,7 @@ use recheck::Recheck;
 pub use result::VerifyResult;
 pub(super) use rows::max_row_bytes;
 use rows::{Group, Slice};
+use stamps::Stamps;
 use tally::{Kind, Tally};
 
 /// Default maximum number of differing rows in memory, both sides together.
@@ -229,6 +233,7 @@ pub fn verify_knowing(
         elsewhere: Elsewhere::default(),
         ordered: OrderedRuns::default(),
         without_overruled: false,
+        stamps: Arc::default(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -265,6 +270,8 @@ struct Verification<'a> {
     ordered: OrderedRuns,
     /// Whether the export may lack rows that later lines overrule: a rebuild left them out.
     without_overruled: bool,
+    /// The timestamps of the export.
+    stamps: Arc<Stamps>,
 }
 
 impl Verification<'_> {
@@ -328,6 +335,7 @@ impl Verification<'_> {
             let mut recheck = Recheck::new(lake, &reading, options, Slice { group, part });
             recheck.without_overruled = self.without_overruled;
             recheck.written_rows = self.known.written;
+            recheck.stamps = Arc::clone(&self.stamps);
             unstable.extend(recheck.collect(steps)?);
             self.work.slices += 1;
             self.work.facts_held = self.work.facts_held.max(recheck.facts_held);

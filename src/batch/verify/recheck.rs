@@ -15,6 +15,7 @@ use crate::batch::verify::compare::{KeyRows, LineFact, Signature};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::fact::RowFact;
 use crate::batch::verify::rows::{ExportLine, ExportReader, Slice};
+use crate::batch::verify::stamps::Stamps;
 use crate::batch::verify::{Steps, UNKNOWN_ROWS, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
@@ -45,6 +46,8 @@ pub(super) struct Recheck<'a> {
     pub without_overruled: bool,
     /// Returns for each of the rows at these offsets whether it is as it was written.
     pub(super) written_rows: &'a dyn Fn(&[u64]) -> Vec<RowBytes>,
+    /// The timestamps of the export.
+    pub(super) stamps: Arc<Stamps>,
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
@@ -76,6 +79,7 @@ impl<'a> Recheck<'a> {
             keys: HashMap::new(),
             without_overruled: false,
             written_rows: UNKNOWN_ROWS.written,
+            stamps: Arc::default(),
             narrowed: false,
             stats: BTreeMap::new(),
             skipped: BTreeMap::new(),

@@ -1,18 +1,22 @@
 //! The first pass of a verification: sums the rows of the sources and of the export.
 
+use std::sync::Arc;
+
 use crate::batch::overruled::{OrderedLine, PairRuns};
 use crate::batch::pair::{PairReadError, PairTotals};
 use crate::batch::parts::{PairRows, for_each_pair_mapped};
 use crate::batch::verify::elsewhere::{Elsewhere, RefusedRun};
 use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::fact::{Stamp, utc_stamp};
 use crate::batch::verify::ledger::{Ledger, Standing};
 use crate::batch::verify::ordered::{OrderedRow, OrderedRuns};
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowSum, Sums};
+use crate::batch::verify::stamps::Stamps;
 use crate::batch::verify::tally::Kind;
 use crate::batch::verify::{LINES_PER_STEP, Steps, Verification, export_bytes};
 use crate::lake::path::{PairPath, export_path};
 use crate::lake::walk::pair_bytes;
-use crate::record::row::RowError;
+use crate::record::row::{ReadRow, RowError};
 
 /// The rows of the batch or of the export, summed.
 pub(super) struct SideSums {
@@ -58,8 +62,8 @@ impl<'p> SummedPart<'p> {
 
 /// What is summed of a line of the export.
 enum Summed {
-    /// A row, and its run, if a pair refuses that.
-    Row(RowSum, Standing, Option<RefusedRun>),
+    /// A row with its timestamp, and its run, if a pair refuses that.
+    Row(RowSum, Standing, Option<Stamp>, Option<RefusedRun>),
     /// A row that an order has out.
     OrderedOut(Option<OrderedRow>),
     /// A row of this category.
@@ -68,14 +72,19 @@ enum Summed {
 }
 
 impl Summed {
-    fn row(row: RowSum, bytes: &[u8], standing: Standing, elsewhere: &Elsewhere) -> Self {
+    fn row(row: &ReadRow<'_>, bytes: &[u8], standing: Standing, elsewhere: &Elsewhere) -> Self {
+        let stamp = utc_stamp(row.created_at.as_bytes());
+        let row = RowSum::from(row);
         if matches!(standing, Standing::Effective | Standing::Out) {
             elsewhere.count(row.key);
         }
         match standing {
             Standing::OrderedOut => Summed::OrderedOut(OrderedRuns::row_of(row.key, bytes)),
-            Standing::Effective => Summed::Row(row, standing, elsewhere.refusal_of(row.key, bytes)),
-            _ => Summed::Row(row, standing, None),
+            Standing::Effective => {
+                let refused = elsewhere.refusal_of(row.key, bytes);
+                Summed::Row(row, standing, stamp, refused)
+            }
+            _ => Summed::Row(row, standing, stamp, None),
         }
     }
 }
@@ -146,13 +155,13 @@ impl Verification<'_> {
             Some(match line {
                 ExportLine::Row(row) => {
                     let standing = ledger.standing(orders, offset, bytes);
-                    Summed::row(RowSum::from(&row), bytes, standing, &elsewhere)
+                    Summed::row(&row, bytes, standing, &elsewhere)
                 }
                 ExportLine::Forbidden(row) => Summed::Forbidden(row.quality_score.into_owned()),
                 ExportLine::Unreadable(fault) => Summed::Unreadable(fault),
             })
         };
-        let mut rejected_runs = Vec::new();
+        let (mut rejected_runs, mut stamps) = (Vec::new(), Stamps::default());
         export.read_appended(&map, &mut |offset, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
@@ -164,7 +173,8 @@ impl Verification<'_> {
                     self.result.ordered += 1;
                     row.into_iter().for_each(|row| self.ordered.add_row(row));
                 }
-                Summed::Row(row, standing, rejected) => {
+                Summed::Row(row, standing, stamp, rejected) => {
+                    stamps.add(offset, stamp);
                     match standing {
                         Standing::OrderedOut => return,
                         Standing::NotOrderedOut => {
@@ -193,6 +203,11 @@ impl Verification<'_> {
         }
         self.elsewhere = elsewhere;
         self.result.torn_bytes = export.torn_bytes;
+        if let Ok(stat) = self.lake.storage.stat(&path) {
+            let changed_ms = stat.changed_ns / 1_000_000;
+            stamps.set_export_changed(u64::try_from(changed_ms).unwrap_or_default());
+        }
+        self.stamps = Arc::new(stamps);
         Ok(sums)
     }
 }
