@@ -5,49 +5,29 @@
 //! holder's name is there for all others. Queries share the lock, write nothing and create nothing: the directory
 //! belongs to the daemon's user, who may have put anything at these names before root asks.
 
+mod holder;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use crate::platform::held_dir::{HeldDir, NotOwnFile};
 use crate::platform::lock_takers::{is_alive, is_held_by_reader};
-use crate::platform::storage::{OsStorage, Storage as _, retry_interrupted};
+pub use crate::platform::root_lock::holder::Holder;
+use crate::platform::root_lock::holder::{
+    HOLDER_FILE, holder_at, holder_in, publish, write_holder,
+};
+use crate::platform::storage::{OsStorage, Storage as _};
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";
-/// Name of the file next to the root's lock that names the holder for users who may not open the lock.
-const HOLDER_FILE: &str = ".distilld.holder";
 /// Mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
 
-/// Who holds a lock, or held it last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its process.
-    pub pid: u32,
-    /// Its root.
-    pub root: PathBuf,
-    /// The state directory of that root.
-    pub state_dir: PathBuf,
-}
-
-impl Holder {
-    /// This process, as a daemon.
-    fn here(root: &Path, state_dir: &Path) -> Self {
-        Self {
-            pid: std::process::id(),
-            root: root.to_owned(),
-            state_dir: state_dir.to_owned(),
-        }
-    }
-}
-
-/// Maximum time that a query may keep a daemon from its lock.
+/// Maximum time that a query or a command that ends soon may keep others from the lock.
 const ASKING_PATIENCE: Duration = Duration::from_secs(60);
 /// The lock is tried for again after so long.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
@@ -84,10 +64,22 @@ pub enum LockError {
     },
 }
 
+/// A lock file. Its lock ends when this is dropped, also if a child that was just forked still has the file open: the
+/// kernel ends a lock by itself only when no process has it open any more.
+#[derive(Debug)]
+struct LockFile(File);
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Without success the lock ends with the last open descriptor.
+        _ = self.0.unlock();
+    }
+}
+
 /// The locks of a running daemon, held until it is dropped.
 #[derive(Debug)]
 pub struct RootLock {
-    _held: Vec<File>,
+    _held: Vec<LockFile>,
     foreign_state_root: Option<PathBuf>,
 }
 
@@ -98,9 +90,24 @@ impl RootLock {
     /// # Errors
     /// See [`LockError`].
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
-        let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
-        let foreign_state_root = other_root(&paths[1], root);
-        let lock = Self::take_all(paths, &Holder::here(root, state_dir))?;
+        Self::take_as(&Holder::here(root, state_dir))
+    }
+
+    /// Takes both locks for a command that ends soon. A daemon that starts in the meantime waits for it.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take_for_command(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
+        Self::take_as(&Holder {
+            ends_soon: true,
+            ..Holder::here(root, state_dir)
+        })
+    }
+
+    fn take_as(holder: &Holder) -> Result<Self, LockError> {
+        let paths = [lock_path(&holder.root), holder.state_dir.join(LOCK_FILE)];
+        let foreign_state_root = other_root(&paths[1], &holder.root);
+        let lock = Self::take_all(paths, holder)?;
         Ok(Self {
             foreign_state_root,
             ..lock
@@ -183,15 +190,6 @@ pub fn last_holder(root: &Path) -> Result<Option<Holder>, LockError> {
     }
 }
 
-/// Returns the holder that a file names; `None` if the file does not exist or names none.
-fn holder_at(path: &Path) -> io::Result<Option<Holder>> {
-    match HeldDir::of(path).and_then(|(dir, name)| dir.open_read(name)) {
-        Ok(file) => Ok(holder_in(&file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Returns whether a process holds the root's lock, or it is unknown. Takes the lock for a moment only if the last
 /// holder has ended: a daemon that starts then waits for it, and does not take this process for another daemon.
 #[must_use]
@@ -200,7 +198,7 @@ pub fn is_held(root: &Path) -> bool {
         return true;
     }
     match HeldDir::of(&lock_path(root)).and_then(|(dir, name)| dir.open_read(name)) {
-        Ok(file) => file.try_lock_shared().is_err(),
+        Ok(file) => LockFile(file).0.try_lock_shared().is_err(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
@@ -222,7 +220,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> LockError {
 }
 
 /// Takes a lock alone, and writes the holder's name into its file.
-fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
+fn take_one(path: &Path, holder: &Holder) -> Result<LockFile, LockError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     OsStorage.create_dir_all(parent).map_err(at(path))?;
     let (dir, name) = HeldDir::of(path).map_err(at(path))?;
@@ -238,25 +236,25 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
             }
             opened => opened,
         };
-        let file = file.map_err(at(path))?;
-        let is_open_to_others = is_open_to_others(&file).map_err(at(path))?;
-        let attempt = file.try_lock();
+        let file = LockFile(file.map_err(at(path))?);
+        let is_open_to_others = is_open_to_others(&file.0).map_err(at(path))?;
+        let attempt = file.0.try_lock();
         let taken = match attempt {
-            Ok(()) if is_open_to_others => replace(&dir, name, &file).map_err(at(path))?,
-            Ok(()) => dir.names(name, &file).then_some(file),
+            Ok(()) if is_open_to_others => replace(&dir, name, &file.0).map_err(at(path))?,
+            Ok(()) => dir.names(name, &file.0).then_some(file),
             Err(TryLockError::Error(source)) => return Err(at(path)(source)),
-            Err(TryLockError::WouldBlock) => match blocked(path, &file, began)? {
+            Err(TryLockError::WouldBlock) => match blocked(path, &file.0, began)? {
                 Blocked::Wait => {
                     drop(file);
                     std::thread::sleep(TRY_AGAIN);
                     continue;
                 }
-                Blocked::ByReader => replace(&dir, name, &file).map_err(at(path))?,
+                Blocked::ByReader => replace(&dir, name, &file.0).map_err(at(path))?,
             },
         };
         // Without a file, another process replaced it in the meantime.
         if let Some(file) = taken {
-            write_holder(&dir, name, &file, holder).map_err(at(path))?;
+            write_holder(&dir, name, &file.0, holder).map_err(at(path))?;
             return Ok(file);
         }
     }
@@ -289,6 +287,7 @@ fn blocked(path: &Path, file: &File, began: Instant) -> Result<Blocked, LockErro
 /// Returns the error that names the holder; `None` while the holder may still write its name.
 fn refused(path: &Path, file: &File, began: Instant) -> Option<LockError> {
     match holder_in(file) {
+        Some(holder) if holder.ends_soon && began.elapsed() < ASKING_PATIENCE => None,
         Some(holder) if is_alive(holder.pid) => Some(LockError::Held(holder)),
         _ if began.elapsed() < NAMELESS_PATIENCE => None,
         Some(holder) => Some(LockError::Held(holder)),
@@ -297,25 +296,25 @@ fn refused(path: &Path, file: &File, began: Instant) -> Option<LockError> {
 }
 
 /// Shares a lock with other queries. Returns `None` if its file does not exist.
-fn share_one(path: &Path) -> Result<Option<File>, LockError> {
+fn share_one(path: &Path) -> Result<Option<LockFile>, LockError> {
     let began = Instant::now();
     loop {
         let opened = HeldDir::of(path).and_then(|(dir, name)| {
-            let file = dir.open_read(name)?;
+            let file = LockFile(dir.open_read(name)?);
             Ok((dir, name, file))
         });
         let (dir, name, file) = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(at(path))?,
         };
-        match file.try_lock_shared() {
-            Ok(()) if dir.names(name, &file) => return Ok(Some(file)),
+        match file.0.try_lock_shared() {
+            Ok(()) if dir.names(name, &file.0) => return Ok(Some(file)),
             // A daemon replaced it in the meantime.
             Ok(()) => continue,
             Err(TryLockError::Error(source)) => return Err(at(path)(source)),
             Err(TryLockError::WouldBlock) => {}
         }
-        if let Some(error) = refused(path, &file, began) {
+        if let Some(error) = refused(path, &file.0, began) {
             return Err(error);
         }
         std::thread::sleep(TRY_AGAIN);
@@ -332,14 +331,14 @@ fn is_open_to_others(file: &File) -> io::Result<bool> {
 ///
 /// The new file is locked under its temporary name. Only the process that has that lock renames or removes it, so of
 /// two processes one finds that the lock's name no longer names `old`.
-fn replace(dir: &HeldDir, name: &str, old: &File) -> io::Result<Option<File>> {
+fn replace(dir: &HeldDir, name: &str, old: &File) -> io::Result<Option<LockFile>> {
     let temporary = format!("{name}.new");
     let file = match dir.create(&temporary, LOCK_MODE) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open_read(&temporary),
         created => created,
     };
-    let file = file?;
-    if file.try_lock().is_err() || !dir.names(&temporary, &file) {
+    let file = LockFile(file?);
+    if file.0.try_lock().is_err() || !dir.names(&temporary, &file.0) {
         return Ok(None);
     }
     if !dir.names(name, old) {
@@ -348,38 +347,6 @@ fn replace(dir: &HeldDir, name: &str, old: &File) -> io::Result<Option<File>> {
     }
     dir.rename(&temporary, name)?;
     Ok(Some(file))
-}
-
-/// Maximum length of a file that names a holder: two paths and a number.
-const HOLDER_BYTES_MAX: usize = 16 << 10;
-
-fn holder_in(file: &File) -> Option<Holder> {
-    let mut bytes = vec![0; HOLDER_BYTES_MAX];
-    let len = retry_interrupted(|| file.read_at(&mut bytes, 0)).ok()?;
-    serde_json::from_slice(&bytes[..len]).ok()
-}
-
-/// Writes the holder's name into the file whose lock is taken.
-fn write_holder(dir: &HeldDir, name: &str, locked: &File, holder: &Holder) -> io::Result<()> {
-    let file = dir.open_write(name, locked)?;
-    file.set_len(0)?;
-    file.write_all_at(&serde_json::to_vec(holder)?, 0)
-}
-
-/// Writes the holder's name where users can read it who may not open the lock. The caller has the lock.
-fn publish(path: &Path, holder: &Holder) -> Result<(), LockError> {
-    let (dir, name) = HeldDir::of(path).map_err(at(path))?;
-    let temporary = format!("{name}.new");
-    let write = || {
-        match dir.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = dir.create(&temporary, 0o644)?;
-        file.write_all_at(&serde_json::to_vec(holder)?, 0)
-    };
-    write().map_err(at(&path.with_file_name(&temporary)))?;
-    dir.rename(&temporary, name).map_err(at(path))
 }
 
 #[cfg(test)]
@@ -406,6 +373,23 @@ mod tests {
             last_holder(root.path()).unwrap().unwrap().state_dir,
             state_dir
         );
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder_even_if_a_child_has_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state_dir) = (dir.path().join("lake"), dir.path().join("state"));
+        let taken = RootLock::take(&root, &state_dir).unwrap();
+        // What a child has between fork and exec.
+        let files = taken._held.iter().map(|held| held.0.try_clone().unwrap());
+        let of_child: Vec<File> = files.collect();
+        drop(taken);
+        let asking = RootLock::lock_for_query(&root, &state_dir).unwrap();
+        let files = asking._held.iter().map(|held| held.0.try_clone().unwrap());
+        let of_child = of_child.into_iter().chain(files).collect::<Vec<_>>();
+        drop(asking);
+        drop(RootLock::take(&root, &state_dir).unwrap());
+        drop(of_child);
     }
 
     #[test]
@@ -439,6 +423,31 @@ mod tests {
             let refused = RootLock::lock_for_query(root, &state_dir);
             assert!(matches!(refused, Err(LockError::Held(_))));
             drop(held);
+        });
+    }
+
+    #[test]
+    fn a_command_that_ends_soon_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state_dir) = (dir.path().join("lake"), dir.path().join("state"));
+        let command = RootLock::take_for_command(&root, &state_dir).unwrap();
+        std::thread::scope(|scope| {
+            let daemon = scope.spawn(|| RootLock::take(&root, &state_dir));
+            std::thread::sleep(3 * TRY_AGAIN);
+            assert!(!daemon.is_finished());
+            drop(command);
+            let daemon = daemon.join().unwrap().unwrap();
+            let refused = RootLock::take_for_command(&root, &state_dir);
+            assert!(matches!(refused, Err(LockError::Held(_))), "{refused:?}");
+            drop(daemon);
+        });
+        let command = RootLock::take_for_command(&root, &state_dir).unwrap();
+        std::thread::scope(|scope| {
+            let query = scope.spawn(|| RootLock::lock_for_query(&root, &state_dir));
+            std::thread::sleep(3 * TRY_AGAIN);
+            assert!(!query.is_finished());
+            drop(command);
+            drop(query.join().unwrap().unwrap());
         });
     }
 

@@ -343,13 +343,15 @@ impl OfflineState {
         })
     }
 
-    /// Closes the state and takes the lock alone, for an engine: the root, the state directory, the lock.
+    /// Closes the state and takes the lock alone, for the engine of a command that ends soon: the root, the state
+    /// directory, the lock.
     ///
     /// # Errors
     /// A daemon or another command took the lock in the meantime.
     pub fn into_lock(self) -> Result<(PathBuf, PathBuf, RootLock), InquireError> {
         drop((self.stored, self.lock));
-        let lock = RootLock::take(&self.root, &self.state_dir).map_err(InquireError::Lock)?;
+        let lock = RootLock::take_for_command(&self.root, &self.state_dir);
+        let lock = lock.map_err(InquireError::Lock)?;
         Ok((self.root, self.state_dir, lock))
     }
 
