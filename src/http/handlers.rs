@@ -1,6 +1,7 @@
 //! The control socket's routes and their handlers. Each response is made from one snapshot of the engine. Handlers that
 //! read files run on a thread outside the pipeline, one long request at a time.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,12 +23,12 @@ use crate::http::response::{
     SNAPSHOT_PATIENCE, busy, json, on_thread, report_failure, run_blocking, snapshot, text,
 };
 use crate::lake::chunk::LineLimits;
-use crate::lake::path::{PairPath, export_path};
+use crate::lake::path::{PairPath, Stream, export_path};
 use crate::pair::history::Recent;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
-use crate::query::control::parameter_bytes;
+use crate::query::control::parameters;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{
     ExplainContext, Page, deleted_rows as find_deleted_rows, explain as explain_run,
@@ -110,27 +111,22 @@ impl QueryContext {
     }
 }
 
-/// The query parameters of a request.
-pub(super) struct QueryParams {
-    text: Vec<(String, String)>,
-    /// A name of a file is bytes, not text.
-    day_file: Option<Vec<u8>>,
-}
+/// The query parameters of a request: names and values.
+pub(super) struct QueryParams(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl QueryParams {
     pub(super) fn from_uri(uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default();
-        Self {
-            text: form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-            day_file: parameter_bytes(query, "day_file"),
-        }
+        Self(parameters(uri.query().unwrap_or_default()))
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
-        let parameter = self.text.iter().find(|(key, _)| key == name);
-        parameter.map(|(_, value)| value.as_str())
+    fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let mut parameters = self.0.iter();
+        let (_, value) = parameters.find(|(key, _)| key == name.as_bytes())?;
+        Some(value)
+    }
+
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.bytes(name).map(String::from_utf8_lossy)
     }
 
     fn number(&self, name: &str, default: usize) -> usize {
@@ -145,8 +141,12 @@ impl QueryParams {
         }
     }
 
+    fn stream(&self) -> Option<Stream> {
+        self.get("stream").and_then(|name| stream_named(&name))
+    }
+
     fn day_file(&self) -> Option<PairPath> {
-        PairPath::from_relative(Path::new(OsStr::from_bytes(self.day_file.as_ref()?)))
+        PairPath::from_relative(Path::new(OsStr::from_bytes(self.bytes("day_file")?)))
     }
 }
 
@@ -242,7 +242,7 @@ pub(super) async fn explain(
     body: Incoming,
 ) -> HttpResponse {
     let run_id = match params.get("run_id") {
-        Some(run_id) => run_id.to_owned(),
+        Some(run_id) => run_id.into_owned(),
         None => match request_body::run_id(body).await {
             Ok(run_id) => run_id,
             Err((status, why)) => return text(status, &why),
@@ -262,7 +262,8 @@ pub(super) async fn deleted_rows(
     context: &Arc<QueryContext>,
     params: QueryParams,
 ) -> HttpResponse {
-    let rows = params.get("rows").unwrap_or_default().split(',');
+    let rows = params.get("rows").unwrap_or_default();
+    let rows = rows.split(',');
     let rows = rows.filter_map(|row| row.parse().ok()).collect();
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
@@ -286,7 +287,7 @@ pub(super) async fn dead_letters(
     let page = params.page();
     let filter = DeadLetterFilter {
         day_file: params.day_file(),
-        stream: params.get("stream").and_then(stream_named),
+        stream: params.stream(),
         skip: page.skip,
         limit: page.limit,
     };
@@ -314,7 +315,7 @@ pub(super) async fn plan(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResp
 }
 
 pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
-    let stream = params.get("stream").and_then(stream_named);
+    let stream = params.stream();
     let (Some(path), Some(stream)) = (params.day_file(), stream) else {
         return text(
             StatusCode::BAD_REQUEST,
@@ -339,7 +340,7 @@ pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
 
 /// Answers when a wait is over, or at the latest after the time that the client gives.
 async fn wait(inbox: &Inbox, params: &QueryParams) -> HttpResponse {
-    let Some(id) = params.get("id").map(str::to_owned) else {
+    let Some(id) = params.get("id").map(Cow::into_owned) else {
         return text(StatusCode::BAD_REQUEST, "parameter id is missing");
     };
     let within = Duration::from_millis(params.number("within_ms", 0) as u64);

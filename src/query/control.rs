@@ -29,13 +29,20 @@ pub fn day_file_parameter(path: &PairPath) -> String {
     format!("day_file={encoded}")
 }
 
-/// Returns the bytes of the first parameter of this name, which may be no UTF-8.
+/// Returns the decoded names and values of a query string, as bytes: the name of a day-file may be no UTF-8.
 #[must_use]
-pub fn parameter_bytes(query: &str, name: &str) -> Option<Vec<u8>> {
-    let mut parameters = query.split('&').map(|pair| pair.split_once('='));
-    let (_, encoded) = parameters.find_map(|pair| pair.filter(|(key, _)| *key == name))?;
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
+pub fn parameters(query: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let split = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    split
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect()
+}
+
+/// Decodes a part of a query string. A percent sign without two digits after it is a plain byte.
+fn decoded(part: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
         (bytes, rest) = match (first, digit(0), digit(1)) {
@@ -49,7 +56,7 @@ pub fn parameter_bytes(query: &str, name: &str) -> Option<Vec<u8>> {
             }
         };
     }
-    Some(bytes)
+    bytes
 }
 
 /// Why there is no answer.
@@ -172,11 +179,34 @@ mod tests {
             let bytes = [b"2026/01/01/", name].concat();
             let path = PairPath::from_relative(Path::new(OsStr::from_bytes(&bytes))).unwrap();
             let query = format!("limit=1&{}&stream=scored", day_file_parameter(&path));
-            assert_eq!(parameter_bytes(&query, "day_file"), Some(bytes), "{query}");
+            let expected = [
+                (b"limit".to_vec(), b"1".to_vec()),
+                (b"day_file".to_vec(), bytes),
+                (b"stream".to_vec(), b"scored".to_vec()),
+            ];
+            assert_eq!(parameters(&query), expected, "{query}");
             let uri: hyper::Uri = format!("/x?{query}").parse().unwrap();
             assert_eq!(uri.query(), Some(&*query));
         }
-        assert_eq!(parameter_bytes("a=%4&b=%zz", "a"), Some(b"%4".to_vec()));
-        assert_eq!(parameter_bytes("a=%4&b=%zz", "c"), None);
+    }
+
+    #[test]
+    fn a_query_string_is_decoded_as_a_form_is() {
+        for query in [
+            "",
+            "a=%4&b=%zz",
+            "day%5ffile=x&&=&a&b==c+%2B&%61=%e4",
+            "a=%%41%",
+        ] {
+            let expected: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let found: Vec<(String, String)> = parameters(query)
+                .iter()
+                .map(|(name, value)| (text(name), text(value)))
+                .collect();
+            assert_eq!(found, expected, "{query}");
+        }
     }
 }

@@ -3,12 +3,15 @@
 //! connection within the process, with a real engine on a small lake; its clock advances whenever nothing else
 //! happens, so that a wait without a limit is detected.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -44,7 +47,7 @@ use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
 use distilld::query::status::{RuntimeStatus, Status, UnreadPairs};
 use distilld::query::wait::WaitReport;
-use form_urlencoded::Serializer;
+use form_urlencoded::byte_serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -271,7 +274,11 @@ impl Lake {
             1 => self.check_letters(answer, &pairs),
             _ => check_retried(answer, &pairs, &retried),
         }
-        let written = Serializer::new(String::new()).extend_pairs(&pairs).finish();
+        let encoded = |bytes: &[u8]| byte_serialize(bytes).collect::<String>();
+        let written = pairs
+            .iter()
+            .map(|(name, value)| encoded(name) + "=" + &encoded(value));
+        let written = written.collect::<Vec<_>>().join("&");
         let again = self.exchange(Manner::PLAIN, &request(written.as_bytes()));
         assert_eq!(body_of(&again), body_of(&received), "{written}");
         assert_eq!(std::mem::take(&mut self.retried), retried, "{written}");
@@ -279,25 +286,28 @@ impl Lake {
     }
 
     fn check_explained(&self, answer: &Answer, pairs: &Pairs) {
-        let Some(run_id) = first(pairs, "run_id") else {
+        let Some(run_id) = first_text(pairs, "run_id") else {
             return assert_eq!(answer.status, 400, "{answer:?}");
         };
         let explanation: Explanation = answer.json();
         assert_eq!(explanation.run_id, run_id);
         let all: Vec<&str> = RUNS.iter().map(|(run_id, ..)| *run_id).collect();
-        assert_eq!(explanation.known, all.contains(&run_id), "{explanation:?}");
+        assert_eq!(
+            explanation.known,
+            all.contains(&&*run_id),
+            "{explanation:?}"
+        );
     }
 
     fn check_letters(&self, answer: &Answer, pairs: &Pairs) {
-        let day_file =
-            first(pairs, "day_file").map(|path| PairPath::from_relative(Path::new(path)));
+        let day_file = first(pairs, "day_file").map(path_of);
         if day_file == Some(None) {
             return assert_eq!(answer.status, 400, "{answer:?}");
         }
-        let number = |name| first(pairs, name).and_then(|number| number.parse().ok());
+        let number = |name| first_text(pairs, name).and_then(|number| number.parse().ok());
         let wanted = DeadLetterFilter {
             day_file: day_file.flatten(),
-            stream: first(pairs, "stream").and_then(stream_named),
+            stream: first_text(pairs, "stream").and_then(|name| stream_named(&name)),
             skip: number("skip").unwrap_or(0),
             limit: number("limit").unwrap_or(100).min(10_000),
         };
@@ -393,6 +403,7 @@ impl Lake {
 
     fn check_page<T: DeserializeOwned + Debug>(&self, page: impl FnOnce(T) -> String) {
         let holder = Holder {
+            ends_soon: false,
             pid: 7,
             root: self.root.clone(),
             state_dir: self.settings.state_dir.clone(),
@@ -604,8 +615,8 @@ fn shown(root: &Path, letters: &DeadLetterPage) -> String {
 }
 
 fn check_retried(answer: &Answer, pairs: &Pairs, retried: &[(PairPath, Stream)]) {
-    let path = first(pairs, "day_file").and_then(|path| PairPath::from_relative(Path::new(path)));
-    let stream = first(pairs, "stream").and_then(stream_named);
+    let path = first(pairs, "day_file").and_then(path_of);
+    let stream = first_text(pairs, "stream").and_then(|name| stream_named(&name));
     let (Some(path), Some(stream)) = (path, stream) else {
         assert_eq!(answer.status, 400, "{answer:?}");
         return assert_eq!(retried, []);
@@ -618,10 +629,10 @@ fn check_retried(answer: &Answer, pairs: &Pairs, retried: &[(PairPath, Stream)])
     }
 }
 
-/// The decoded pairs of a query string.
-type Pairs = [(String, String)];
+/// The decoded pairs of a query string. The name of a day-file may be no UTF-8.
+type Pairs = [(Vec<u8>, Vec<u8>)];
 
-fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
+fn pairs_of(query: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs = query.split(|byte| *byte == b'&');
     let pairs = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
         let end = pair.iter().position(|byte| *byte == b'=');
@@ -631,7 +642,7 @@ fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
     pairs.collect()
 }
 
-fn decoded(text: &[u8]) -> String {
+fn decoded(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let [byte, tail @ ..] = rest {
@@ -644,12 +655,20 @@ fn decoded(text: &[u8]) -> String {
             _ => (tail, bytes.push(*byte)),
         };
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
-fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
-    let found = pairs.iter().find(|(key, _)| key == name);
-    found.map(|(_, value)| value.as_str())
+fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a [u8]> {
+    let found = pairs.iter().find(|(key, _)| key == name.as_bytes());
+    found.map(|(_, value)| value.as_slice())
+}
+
+fn first_text<'a>(pairs: &'a Pairs, name: &str) -> Option<Cow<'a, str>> {
+    first(pairs, name).map(String::from_utf8_lossy)
+}
+
+fn path_of(bytes: &[u8]) -> Option<PairPath> {
+    PairPath::from_relative(Path::new(OsStr::from_bytes(bytes)))
 }
 
 /// Returns the host in a request target.
