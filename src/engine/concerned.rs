@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
-use crate::pair::index::{PairId, ScoredLine};
+use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
 use crate::pair::orders::Orders;
 use crate::record::keys::RunKey;
 use crate::record::row;
@@ -23,8 +23,7 @@ pub(super) enum Found {
     Line(ScoredLine),
     /// A row that no line owns: its line was rewritten or is gone, or has yet to be read.
     Unclaimed {
-        /// Its start, bytes.
-        row_offset: u64,
+        row: UnclaimedRow,
         /// The name of its day-file.
         day_file_name: String,
     },
@@ -130,7 +129,7 @@ impl Engine {
                     run,
                     pair: pair.cloned(),
                     found: Found::Unclaimed {
-                        row_offset: claim.row_offset,
+                        row: claim,
                         day_file_name: day_file_name.to_owned(),
                     },
                 });

@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::class_of;
-use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::checkpoint::{PairCheckpoint, Review};
 use crate::pair::history::minute_of;
 use crate::pair::index::{DeadLetter, UnclaimedRow};
 use crate::pair::overrule::{RowChange, RowOwner};
@@ -105,7 +105,7 @@ impl Engine {
         // A row that a line of this read takes out may be one that its own line claims further on.
         let may_be_out = self.commits.ledger.has_rows_out() || !outcome.row_changes.is_empty();
         if !outcome.overlay.claimed_rows.is_empty() && may_be_out {
-            outcome.checkpoint.review = true;
+            outcome.checkpoint.review.insert(Review::CLAIMED);
         }
         let before = &self.pairs.slot(path)?.pair.checkpoint;
         if !is_change(before, &outcome) {

@@ -23,6 +23,7 @@ mod committer;
 mod concerned;
 mod devices;
 mod error;
+pub mod gone_lines;
 mod lag;
 mod ledger;
 mod merge;
@@ -65,6 +66,7 @@ use crate::store::state::State;
 use books::Books;
 use committer::Committer;
 pub use error::EngineError;
+use gone_lines::Reread;
 pub use lag::{Lag, UnterminatedLines};
 pub(crate) use ledger::{Ledger, shortened_id};
 pub use orders::{OrderError, OrderRequest, OrderResult};
@@ -85,6 +87,7 @@ pub struct Engine {
     /// The digests of merged rows that a rebuild compares with those of the old export.
     row_digests: Vec<u64>,
     left_out: Arc<HashSet<u64>>,
+    reread: Reread,
     /// Whether a pass ends with a pair of which more is to be read.
     ends_pass_with_rest: bool,
 }
@@ -110,6 +113,7 @@ impl Engine {
             kept_stamps: Arc::default(),
             row_digests: Vec::new(),
             left_out: Arc::default(),
+            reread: Reread::default(),
             ends_pass_with_rest: false,
             ctx,
         })

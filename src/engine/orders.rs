@@ -192,7 +192,7 @@ impl Engine {
         let mut rows = 0;
         for concerned in of_run {
             let (row_offset, line_offset) = match &concerned.found {
-                Found::Unclaimed { row_offset, .. } => (*row_offset, None),
+                Found::Unclaimed { row, .. } => (row.row_offset, None),
                 Found::Line(line) => match line.verdict {
                     Verdict::Exported { row_offset, .. } => (row_offset, Some(line.offset)),
                     verdict => {
@@ -242,12 +242,18 @@ impl Engine {
                 continue;
             }
             let row_offset = match &concerned.found {
-                Found::Unclaimed { row_offset, .. } => {
-                    let flags = self.commits.ledger.flags(self.pairs.view(), *row_offset)?;
-                    if is_refused || flags.cause() != Some(Cause::Operator) {
+                Found::Unclaimed { row, .. } => {
+                    let flags = self
+                        .commits
+                        .ledger
+                        .flags(self.pairs.view(), row.row_offset)?;
+                    if is_refused
+                        || flags.cause() != Some(Cause::Operator)
+                        || self.is_overruled(concerned, row)?
+                    {
                         continue;
                     }
-                    *row_offset
+                    row.row_offset
                 }
                 Found::Line(line) => match line.verdict {
                     Verdict::Exported {

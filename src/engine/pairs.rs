@@ -11,7 +11,7 @@ use crate::engine::relocate::Inodes;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::checkpoint::{PairCheckpoint, Review};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, Overlay};
@@ -334,10 +334,13 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let checkpoint = self.known_checkpoint(path)?;
         let source = checkpoint.as_ref().map(|known| known.source(stream));
+        // Only the process that ended before could have examined its rows.
+        let is_unreviewed = checkpoint.as_ref().is_some_and(|known| {
+            known.review.contains(Review::REREAD) && !self.reread.contains(path)
+        });
         // A day-file that could not be read is read again, also if it is as it was when it could.
-        if source.is_some_and(|source| source.seen == seen)
-            && !self.pairs.is_unreadable(path, stream)
-        {
+        let is_due = is_unreviewed || self.pairs.is_unreadable(path, stream);
+        if !is_due && source.is_some_and(|source| source.seen == seen) {
             return Ok(false);
         }
         let offset = source.map_or(0, |source| source.offset);

@@ -243,6 +243,7 @@ impl Engine {
     }
 
     fn end_pass(&mut self, pairs: usize, before: &LineTotals) -> Result<PassReport, EngineError> {
+        self.retract_rows_of_gone_lines()?;
         self.commits.finish_commit(&self.books)?;
         self.commits.append_committed(&self.ctx, &mut self.books)?;
         self.commits.commit_rows(&self.ctx, &mut self.books)?;

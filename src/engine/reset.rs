@@ -8,7 +8,7 @@ use crate::engine::relocate::{in_order, scope_of_claims};
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::{SourceChange, SourceIdentity};
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::checkpoint::{PairCheckpoint, Review};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::record::keys::RowKey;
@@ -169,6 +169,7 @@ impl Engine {
             return Ok(());
         }
         checkpoint.scored.identity = Some(identity.unread());
+        checkpoint.review.insert(Review::REREAD);
         changed.insert(heir.clone(), checkpoint.clone());
         match resets.iter_mut().find(|reset| reset.id == id) {
             Some(reset) => reset.checkpoint = checkpoint,
@@ -199,6 +200,9 @@ impl Engine {
                     checkpoint.scored = Default::default();
                     checkpoint.counts = Default::default();
                     checkpoint.waiting_since_s = 0;
+                    if heir.is_none() {
+                        checkpoint.review.insert(Review::REREAD);
+                    }
                     let scope = scope_of_claims(*why, id, heir);
                     Reset::Scored {
                         released: self.claims_of(id, scope)?,

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::engine::ledger::Event;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
-use crate::pair::Overlay;
+use crate::pair::checkpoint::Review;
 use crate::pair::overrule::RowChange;
+use crate::pair::{ActivePair, Overlay};
 use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
 
@@ -68,30 +69,46 @@ impl Engine {
         Ok(())
     }
 
-    /// Restores the rows of a pair that is read to its end and whose lines claimed rows again: those that are out, and that
-    /// neither a line nor an order keeps out.
+    /// Examines the rows of a pair that is read to its end, where that is needed.
     pub(super) fn review(&mut self, path: &PairPath) -> Result<(), EngineError> {
         let pair = Arc::clone(&self.pairs.slot(path)?.pair);
-        if !pair.checkpoint.review {
-            return Ok(());
+        let (review, now_ms) = (pair.checkpoint.review, self.ctx.clock.monotonic_ms());
+        if review.contains(Review::CLAIMED) {
+            self.restore_claimed(path, &pair)?;
+            self.reviewed(path, Review::CLAIMED)?;
         }
+        if review.contains(Review::REREAD) {
+            match self.pairs.claimable() {
+                0 => self.reviewed(path, Review::REREAD)?,
+                _ => self.reread.insert(pair.id, path, now_ms),
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that the rows of a pair were examined. Not in the journal: if this is lost, the next read of the pair examines
+    /// them again and finds nothing.
+    pub(super) fn reviewed(&mut self, path: &PairPath, review: Review) -> Result<(), EngineError> {
+        let mut checkpoint = self.pairs.slot(path)?.pair.checkpoint.clone();
+        checkpoint.review.remove(review);
+        let now_ms = self.ctx.clock.monotonic_ms();
+        self.pairs
+            .apply(path, checkpoint, Overlay::default(), now_ms);
+        Ok(())
+    }
+
+    /// Restores the rows of a pair whose lines claimed rows again: those that are out, and that neither a line nor an order
+    /// keeps out.
+    fn restore_claimed(&mut self, path: &PairPath, pair: &ActivePair) -> Result<(), EngineError> {
         let orders = Arc::clone(&self.commits.ledger.orders);
         let snapshot = self.pairs.snapshot(&orders);
-        let mut effective = snapshot.rows_in_force(&pair, &orders)?;
+        let mut effective = snapshot.rows_in_force(pair, &orders)?;
         effective.sort_unstable();
         let day_file = path.as_path().to_string_lossy().into();
         for rows in effective.chunks(RESTORED_AT_ONCE) {
             self.restore_rows(&day_file, rows, &Arc::from(""))?;
             self.commit_if_full()?;
         }
-        let mut checkpoint = pair.checkpoint.clone();
-        checkpoint.review = false;
-        let now_ms = self.ctx.clock.monotonic_ms();
-        // A checkpoint in between may have dropped the pair from memory.
-        self.pairs.slot(path)?;
-        // Not in the journal: if this is lost, the next read of the pair reviews it again and finds nothing.
-        self.pairs
-            .apply(path, checkpoint, Overlay::default(), now_ms);
         Ok(())
     }
 

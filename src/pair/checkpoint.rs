@@ -28,9 +28,36 @@ pub struct PairCheckpoint {
     /// Lower bound of the time since when runs of the pair wait, seconds since 1970; 0 if none waits. The run that set it
     /// may have received its evidence while others wait.
     pub waiting_since_s: u64,
-    /// Whether rows of the pair may be out although no line overrules them any more, because its lines claimed rows again.
-    /// They are restored once the pair is read to its end.
-    pub review: bool,
+    /// What is to be examined of its rows once it is read to its end.
+    pub review: Review,
+}
+
+/// What is to be examined of the rows of a pair once it is read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Review(u8);
+
+impl Review {
+    /// Its lines claimed rows again: rows may be out although no line overrules them any more.
+    pub const CLAIMED: Self = Self(1);
+    /// Its scored day-file is read again from the start: it may have lost the lines of some rows, and hold others of their
+    /// runs.
+    pub const REREAD: Self = Self(2);
+
+    /// Returns whether it contains all of `other`.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Adds `other`.
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Removes `other`.
+    pub fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
 }
 
 /// The counts of a pair do not balance: lines were lost or counted twice. Only a bug can cause this.

@@ -62,7 +62,7 @@ pub(super) fn len_u32(line: &[u8]) -> u32 {
 }
 
 /// Returns the file name of a pair's path, `NAME.jsonl`, decoded as the batch does.
-pub(super) fn day_file_name(path: &[u8]) -> Cow<'_, str> {
+pub(crate) fn day_file_name(path: &[u8]) -> Cow<'_, str> {
     let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
     decode_utf8(&path[start..])
 }

@@ -31,6 +31,7 @@ use crate::pair::index::{
 };
 use crate::pair::join::Joiner;
 pub(crate) use crate::pair::join::ROWS_BYTES_MAX;
+pub(crate) use crate::pair::line::day_file_name;
 use crate::pair::orders::Orders;
 use crate::pair::overrule::{RowChange, RowOwner};
 use crate::pair::verdict::{Verdict, VerdictKind};

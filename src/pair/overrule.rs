@@ -134,9 +134,8 @@ impl<E> Joiner<'_, E> {
     fn key_of(&self, entry: &ScoredLine) -> Result<Option<RowKey>, E> {
         let bodies = self.context.bodies;
         let line = bodies.scored(entry.offset, entry.len_bytes)?;
-        let line = line.unwrap_or_default();
-        let scored = parse::scored_run(parse::trim(&line)).ok();
-        Ok(scored.map(|scored| RowKey::from_scored(&self.day_file_name, &scored)))
+        let seen = line.and_then(|line| LineSeen::parse(&self.day_file_name, &line));
+        Ok(seen.map(|seen| seen.key))
     }
 
     /// Overrules the rows of the earlier lines of a run whose line at `offset` has a row of its own.
@@ -251,6 +250,80 @@ impl<E> Joiner<'_, E> {
             }
         }
         Ok(keys)
+    }
+}
+
+/// What a scored line that is read again shows: the key of the row that it earns, or would earn without its category, and
+/// why it overrules if it is refused for its category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineSeen {
+    /// The row key.
+    pub key: RowKey,
+    /// Why it overrules if it is refused.
+    pub cause: Cause,
+}
+
+impl LineSeen {
+    /// Parses the bytes of a line of a day-file with this name; `None` where they are no scored run.
+    #[must_use]
+    pub fn parse(day_file_name: &str, line: &[u8]) -> Option<Self> {
+        let scored = parse::scored_run(parse::trim(line)).ok()?;
+        Some(Self {
+            key: RowKey::from_scored(day_file_name, &scored),
+            cause: cause_of_refusal(&scored),
+        })
+    }
+}
+
+/// The lines of one run in a pair that is read to its end, for the rows of the run that none of them claimed.
+#[derive(Debug)]
+pub struct RunLines {
+    /// Why the last line overrules such a row, and where it starts; `None` where the run has no line.
+    last: Option<(Cause, u64)>,
+    /// The keys of the lines that have neither a row nor a refused category: such a row may be their own.
+    unresolved: HashSet<RowKey>,
+    /// Whether a line cannot be read any more, so that nothing is known.
+    is_unknown: bool,
+}
+
+impl RunLines {
+    /// Takes the lines of a run, in order. `see` reads one again; `None` where it is not there any more.
+    ///
+    /// # Errors
+    /// Those of `see`.
+    pub fn new<E>(
+        lines: &[ScoredLine],
+        mut see: impl FnMut(&ScoredLine) -> Result<Option<LineSeen>, E>,
+    ) -> Result<Self, E> {
+        let mut run = Self {
+            last: None,
+            unresolved: HashSet::new(),
+            is_unknown: false,
+        };
+        for (at, line) in lines.iter().enumerate() {
+            let is_last = at + 1 == lines.len();
+            let is_refused = line.verdict.is_refused_category();
+            let has_row = line.verdict.kind() == VerdictKind::Exported;
+            let is_asked = if is_refused { is_last } else { !has_row };
+            let mut cause = Cause::Rescored;
+            if is_asked {
+                match see(line)? {
+                    None => run.is_unknown = true,
+                    Some(seen) if is_refused => cause = seen.cause,
+                    Some(seen) => drop(run.unresolved.insert(seen.key)),
+                }
+            }
+            run.last = Some((cause, line.offset));
+        }
+        Ok(run)
+    }
+
+    /// Returns why a row with this key is out, and the start of the overruling line. The row's own line is not in the pair
+    /// any more, but the last line of its run counts; without any line of the run the row stays as it is.
+    #[must_use]
+    pub fn overruler_of(&self, key: RowKey) -> Option<(Cause, u64)> {
+        self.last
+            .filter(|_| !self.is_unknown && !self.unresolved.contains(&key))
     }
 }
 

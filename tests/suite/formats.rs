@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use distilld::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
 use distilld::lake::read_digest::ReadDigest;
-use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
+use distilld::pair::checkpoint::{FORMAT, PairCheckpoint, Review};
 use distilld::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
@@ -65,7 +65,7 @@ fn checkpoint() -> PairCheckpoint {
         evidence: SourceState::default(),
         counts,
         waiting_since_s: 0,
-        review: true,
+        review: Review::CLAIMED,
     }
 }
 

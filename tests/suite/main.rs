@@ -66,6 +66,7 @@ mod fuzzed;
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+mod gone_lines;
 /// The health verdict on every surface.
 mod health;
 /// Hostile names and texts on every surface that a person reads.

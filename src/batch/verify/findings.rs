@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::verify::days::Place;
 use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::ledger::Ledger;
 use crate::batch::verify::tally::{Explanation, Finding, Kind, Tally, excuse_orphaned};
 use crate::batch::verify::{DUPLICATED_KEYS_MAX, FirstFailure, Verification};
 use crate::lake::path::PairPath;
@@ -27,7 +28,8 @@ impl Verification<'_> {
     }
 
     /// Adds the findings of the keys with duplicates. Of each key as many duplicates are orphaned as it has rows of
-    /// deleted day-files: which of several equal rows has lost its line is not known.
+    /// deleted day-files: which of several equal rows has lost its line is not known. So are rows of removed lines that are
+    /// out of the effective set.
     pub(super) fn add_duplicated(&mut self) -> Result<(), VerifyError> {
         let keys = std::mem::take(&mut self.duplicated);
         let offsets: Vec<u64> = keys.iter().flat_map(|key| &key.offsets).copied().collect();
@@ -35,9 +37,16 @@ impl Verification<'_> {
             return Ok(());
         }
         let deleted = (self.known.deleted)(&offsets);
+        let ledger = match keys.iter().any(|key| !key.lone.is_empty()) {
+            true => self.current_ledger()?,
+            false => Ledger::default(),
+        };
         keys.iter().try_for_each(|key| {
             let orphaned = key.offsets.iter().filter(|offset| deleted.contains(offset));
-            let findings = excuse_orphaned(key.findings(), orphaned.count() as u64);
+            let removed = key.lone.iter().filter(|offset| !deleted.contains(offset));
+            let removed = removed.filter(|offset| ledger.is_out(**offset));
+            let orphaned = orphaned.count() + removed.count();
+            let findings = excuse_orphaned(key.findings(), orphaned as u64);
             self.add_all(key, &findings)
         })
     }

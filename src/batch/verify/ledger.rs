@@ -66,6 +66,11 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Returns whether a row is out.
+    pub(super) fn is_out(&self, offset: u64) -> bool {
+        self.fold.is_retracted(offset)
+    }
+
     /// Returns the number of rows that are out.
     pub(super) fn rows_out(&mut self) -> u64 {
         self.fold.retracted().len() as u64
@@ -141,14 +146,17 @@ impl KeyCounts {
 }
 
 impl Verification<'_> {
+    /// Reads the ledger as it is now.
+    pub(super) fn current_ledger(&self) -> Result<Ledger, VerifyError> {
+        let path = ledger_path(&export_path(&self.lake.root));
+        let read = Ledger::read(self.lake.storage, &path);
+        read.map_err(|source| VerifyError::Ledger { path, source })
+    }
+
     /// Reads the ledger, and counts it as a failure if it is damaged, or missing where a daemon wrote the export.
     pub(super) fn read_ledger(&mut self) -> Result<Ledger, VerifyError> {
         let path = ledger_path(&export_path(&self.lake.root));
-        let read = Ledger::read(self.lake.storage, &path);
-        let mut ledger = read.map_err(|source| VerifyError::Ledger {
-            path: path.clone(),
-            source,
-        })?;
+        let mut ledger = self.current_ledger()?;
         self.result.retracted = ledger.rows_out();
         if let Some(fault) = ledger.fault.take() {
             let what = format!("ledger: {} is damaged: {fault}", path.display());
@@ -266,12 +274,7 @@ impl Verification<'_> {
             }
         })?;
         let path = export_path(&self.lake.root);
-        let ledger = Ledger::read(self.lake.storage, &ledger_path(&path)).map_err(|source| {
-            VerifyError::Ledger {
-                path: ledger_path(&path),
-                source,
-            }
-        })?;
+        let ledger = self.current_ledger()?;
         let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
         let map = |offset: u64, bytes: &[u8], line: ExportLine<'_>| match line {
             ExportLine::Row(row) if in_slice(row.key) => {

@@ -136,7 +136,7 @@ impl<'t, T: Clone> Remainder<'t, T> {
 /// Maximum rows of a key whose day-files are looked up.
 const OFFSETS_MAX: usize = 64;
 
-/// Turns up to `orphaned` duplicates into orphaned rows.
+/// Turns up to `orphaned` duplicates, whose lines are gone, into orphaned rows.
 pub(super) fn excuse_orphaned(findings: Vec<Finding>, mut orphaned: u64) -> Vec<Finding> {
     let mut excused = Vec::new();
     for finding in findings {
@@ -174,6 +174,8 @@ pub(super) struct Tally {
     pub pairs: Vec<PairLines>,
     /// Offsets of rows of the key, at most [`OFFSETS_MAX`]; of equal rows the first and the last.
     pub offsets: Vec<u64>,
+    /// Offsets of unmatched rows whose index no other row of the key has, at most [`OFFSETS_MAX`]: their own lines are gone.
+    pub lone: Vec<u64>,
 }
 
 impl Tally {
@@ -196,6 +198,9 @@ impl Tally {
                 offset: row.offset,
                 has_lone_index,
             };
+            if has_lone_index && self.lone.len() < OFFSETS_MAX {
+                self.lone.push(row.offset);
+            }
             let run = &mut self.rows[*explanation as usize];
             Run::add(run, row.count, example, |row| row.offset);
         }

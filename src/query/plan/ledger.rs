@@ -3,9 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::gone_lines::{OverruledRow, overruled_rows};
+use crate::pair::index::UnclaimedRow;
 use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinOutcome};
+use crate::query::plan::Planner;
+use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
+use crate::record::row;
+use crate::store::export::row_at;
 use crate::store::ledger::RowFlags;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::error::StateError;
@@ -64,10 +70,49 @@ impl PlannedLedger {
         Ok(restored)
     }
 
+    /// Takes a row out. Returns whether it was effective.
+    fn take_out(&mut self, state: &StateSnapshot, row: OverruledRow) -> Result<bool, StateError> {
+        let before = self.flags_of(state, row.row_offset)?;
+        let after = before.after(Op::Retract, row.cause);
+        self.flags.insert(row.row_offset, after);
+        Ok(!before.is_out())
+    }
+
     fn flags_of(&self, state: &StateSnapshot, row_offset: u64) -> Result<RowFlags, StateError> {
         match self.flags.get(&row_offset) {
             Some(flags) => Ok(*flags),
             None => state.row_flags(row_offset),
         }
+    }
+}
+
+impl Planner<'_> {
+    /// Takes out the rows of a pair that was read again whose lines are gone, where other lines of their runs are there.
+    /// Returns their number.
+    pub(super) fn retract_rows_of_gone_lines(
+        &mut self,
+        pair: &ActivePair,
+    ) -> Result<i64, StateError> {
+        let context = self.context;
+        let is_of_pair = |row: &UnclaimedRow| row.scope == pair.id && !self.claimed.contains(row);
+        let known = match context.state.claimable {
+            0 => Vec::new(),
+            _ => (context.state.view).unclaimed_after(None, is_of_pair, usize::MAX)?,
+        };
+        let released = self.released.iter().filter(|row| is_of_pair(row));
+        let rows: Vec<UnclaimedRow> = released.copied().chain(known).collect();
+        let Ok(export) = context.storage.open_read(context.export_path) else {
+            return Ok(0);
+        };
+        let run_of = |row_offset| {
+            let row = row_at(&*export, row_offset)?;
+            Some(RunKey::from_run_id(&row::view(&row).ok()?.source_run_id))
+        };
+        let disk = (context.storage, context.root);
+        let mut retracted = 0;
+        for row in overruled_rows(context.state, disk, pair, &rows, run_of)? {
+            retracted += i64::from(self.ledger.take_out(context.state, row)?);
+        }
+        Ok(retracted)
     }
 }

@@ -21,7 +21,7 @@ use crate::lake::identity::{SourceChange, seen};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{stat_day_file, walk};
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
-use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::checkpoint::{PairCheckpoint, Review};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::orders::Orders;
 use crate::pair::verdict::LineTotals;
@@ -101,6 +101,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         released: BTreeSet::new(),
         unclaimed: None,
         left: BTreeMap::new(),
+        new: BTreeMap::new(),
         orders: Arc::clone(&context.state.orders),
         long_lines: Mutex::new(()),
         ledger: PlannedLedger::default(),
@@ -125,15 +126,14 @@ struct Planner<'a> {
     unclaimed: Option<BTreeMap<PairId, Vec<UnclaimedRow>>>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
+    /// The ids of pairs that the state does not have yet.
+    new: BTreeMap<PairPath, PairId>,
     /// The orders, with those that follow a moved day-file.
     orders: Arc<Orders>,
     long_lines: Mutex<()>,
     ledger: PlannedLedger,
     plan: Plan,
 }
-
-/// The id of a pair that the state does not have yet; no claim is limited to it.
-const NEW_PAIR: PairId = PairId::MAX;
 
 impl Planner<'_> {
     /// Returns the pairs that a run would read, in its order.
@@ -174,7 +174,8 @@ impl Planner<'_> {
     fn read_new_lines(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
         let state = self.context.state;
-        let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
+        let known = self.pair(path)?;
+        let mut pair = known.unwrap_or_else(|| new_pair(self.id_of_new(path), path));
         let mut before = pair.checkpoint.line_totals();
         let mut made = Delta::default();
         let mut memory = PairMemory::default();
@@ -212,6 +213,7 @@ impl Planner<'_> {
             };
             let is_first_read = first_inode(&pair.checkpoint, &outcome.checkpoint).is_some();
             if is_first_read && self.release_moved_rows(path)? {
+                pair.checkpoint.review.insert(Review::REREAD);
                 continue;
             }
             let moved = read.more || outcome.checkpoint != pair.checkpoint;
@@ -219,9 +221,11 @@ impl Planner<'_> {
             made.claimed += outcome.overlay.claimed_rows.len() as i64;
             self.claim(&outcome.overlay.claimed_rows);
             made.retracted += self.ledger.retract(state, &mut outcome)?;
-            let reviewed = outcome.checkpoint.review || !outcome.overlay.claimed_rows.is_empty();
+            let has_claimed = !outcome.overlay.claimed_rows.is_empty();
             pair.checkpoint = outcome.checkpoint;
-            pair.checkpoint.review |= reviewed;
+            if has_claimed {
+                pair.checkpoint.review.insert(Review::CLAIMED);
+            }
             pair.overlay.extend(outcome.overlay);
             memory = read.memory;
             if read.more {
@@ -232,13 +236,22 @@ impl Planner<'_> {
                 settled = Settled::BOTH;
                 continue;
             }
-            if std::mem::take(&mut pair.checkpoint.review) {
+            if pair.checkpoint.review.contains(Review::CLAIMED) {
                 made.restored += self.ledger.restore(state, &pair, &self.orders)?;
+            }
+            if pair.checkpoint.review.contains(Review::REREAD) {
+                made.retracted += self.retract_rows_of_gone_lines(&pair)?;
             }
             break;
         }
         self.sum_up(&pair.checkpoint, &before, &made);
         Ok(())
+    }
+
+    /// Returns the id of a pair that the state does not have yet; the state counts from the other end.
+    fn id_of_new(&mut self, path: &PairPath) -> PairId {
+        let next = PairId(PairId::MAX.0 - self.new.len() as u32);
+        *self.new.entry(path.clone()).or_insert(next)
     }
 
     /// Returns the pair as a run would have it at this point.
@@ -322,9 +335,9 @@ impl Planner<'_> {
     }
 }
 
-fn new_pair(path: &PairPath) -> ActivePair {
+fn new_pair(id: PairId, path: &PairPath) -> ActivePair {
     ActivePair {
-        id: NEW_PAIR,
+        id,
         checkpoint: PairCheckpoint::new(path.as_bytes().to_vec()),
         overlay: Overlay::default(),
         persisted: false,

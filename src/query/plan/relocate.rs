@@ -9,7 +9,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
 use crate::pair::ActivePair;
 use crate::pair::index::{PairId, UnclaimedRow};
-use crate::query::plan::{Delta, NEW_PAIR, Planner, name};
+use crate::query::plan::{Delta, Planner, name};
 use crate::store::state::error::StateError;
 
 impl Planner<'_> {
@@ -60,7 +60,7 @@ impl Planner<'_> {
         }
         name(&mut self.plan.read_again, from, Stream::Scored, why.code());
         let heir = self.context.state.pair(to)?;
-        let heir = heir.map_or(NEW_PAIR, |pair| pair.id);
+        let heir = heir.map_or_else(|| self.id_of_new(to), |pair| pair.id);
         self.bequeath_claims(known.id, heir)?;
         let (storage, root) = (self.context.storage, self.context.root);
         let mut left = self.reset(known.clone(), Stream::Scored, why, Some(heir))?;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::engine::relocate::scope_of_claims;
 use crate::lake::identity::SourceChange;
 use crate::lake::path::Stream;
+use crate::pair::checkpoint::Review;
 use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
@@ -40,6 +41,9 @@ pub(super) fn reset(
     };
     let released = match stream {
         Stream::Scored => {
+            if heir.is_none() {
+                again.checkpoint.review.insert(Review::REREAD);
+            }
             let scope = scope_of_claims(why, again.id, heir);
             forget_scored(context, &mut again, scope)
         }

@@ -4,6 +4,7 @@ mod ledger;
 mod lookup;
 
 use std::fmt::Debug;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
@@ -236,6 +237,45 @@ impl StateView {
             }
             claims.sort_by_key(|claim| claim.row_offset);
             Ok(claims)
+        })
+    }
+
+    /// Returns unclaimed rows that follow `after` in the order of their keys, those that are `wanted` and at most `max`.
+    /// Those that only memory holds are of unknown pairs and not among them.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn unclaimed_after(
+        &self,
+        after: Option<UnclaimedRow>,
+        wanted: impl Fn(&UnclaimedRow) -> bool,
+        max: usize,
+    ) -> Result<Vec<UnclaimedRow>, StateError> {
+        self.read(|tables| {
+            let table = tables.open_table(CLAIMABLE)?;
+            let from = after.map_or(Bound::Unbounded, |row| {
+                Bound::Excluded((row.row.0, row.scope.0, row.row_offset))
+            });
+            let from = from
+                .as_ref()
+                .map(|(row, scope, offset)| (row, *scope, *offset));
+            let mut rows = Vec::new();
+            for found in table.range((from, Bound::Unbounded))? {
+                let (key, _) = found?;
+                let (row, scope, row_offset) = key.value();
+                let row = UnclaimedRow {
+                    row: RowKey(*row),
+                    scope: PairId(scope),
+                    row_offset,
+                };
+                if wanted(&row) {
+                    rows.push(row);
+                    if rows.len() == max {
+                        break;
+                    }
+                }
+            }
+            Ok(rows)
         })
     }
 
