@@ -28,6 +28,8 @@ use crate::store::state::error::StateError;
 
 /// Rows that are examined at a time, 64 bytes each.
 const ROWS_AT_ONCE: usize = 4_096;
+/// Pairs after which a checkpoint is written.
+const PAIRS_AT_ONCE: usize = 2_048;
 /// Time after which rows are looked for although pairs wait for their turn.
 const PATIENCE_MS: u64 = 10_000;
 
@@ -147,8 +149,14 @@ impl Engine {
                 break;
             }
         }
-        for path in pairs.values() {
-            self.reviewed(path, Review::REREAD)?;
+        for paths in pairs.values().collect::<Vec<_>>().chunks(PAIRS_AT_ONCE) {
+            for path in paths {
+                self.reviewed(path, Review::REREAD)?;
+            }
+            // Changed pairs stay in memory until a checkpoint.
+            if paths.len() == PAIRS_AT_ONCE {
+                self.checkpoint()?;
+            }
         }
         self.reread = Reread::default();
         Ok(())
