@@ -23,7 +23,8 @@ use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
 use crate::record::row;
-use crate::store::snapshot::{StateSnapshot, pair_path};
+use crate::store::snapshot::{entries_in, pair_path};
+use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
 /// Rows that are examined at a time, 64 bytes each.
@@ -71,7 +72,7 @@ pub struct OverruledRow {
 /// # Errors
 /// The state cannot be read. Where the day-file cannot be read, none is.
 pub fn overruled_rows(
-    snapshot: &StateSnapshot,
+    view: &StateView,
     (storage, root): (&dyn Storage, &Path),
     pair: &ActivePair,
     rows: &[UnclaimedRow],
@@ -90,7 +91,7 @@ pub fn overruled_rows(
     let mut source = None;
     let mut overruled = Vec::new();
     for (run, rows) in runs {
-        let lines = snapshot.entries_of(pair, run)?;
+        let lines = entries_in(view, pair, run, pair.persisted)?;
         let see = |line: &ScoredLine| -> io::Result<Option<LineSeen>> {
             let source = match &mut source {
                 Some(source) => source,
@@ -172,10 +173,9 @@ impl Engine {
             return Ok(false);
         };
         let pair = Arc::clone(&self.pairs.slot(path)?.pair);
-        let snapshot = self.pairs.snapshot(&self.commits.ledger.orders);
         let disk = (&*self.ctx.storage, &*self.ctx.root);
         let run_of = |_| Some(concerned.run);
-        let overruled = overruled_rows(&snapshot, disk, &pair, &[*row], run_of)?;
+        let overruled = overruled_rows(self.pairs.view(), disk, &pair, &[*row], run_of)?;
         Ok(!overruled.is_empty())
     }
 
@@ -190,7 +190,6 @@ impl Engine {
                 continue;
             };
             let pair = Arc::clone(&self.pairs.slot(path)?.pair);
-            let snapshot = self.pairs.snapshot(&self.commits.ledger.orders);
             let disk = (&*self.ctx.storage, &*self.ctx.root);
             let export = &self.commits.export;
             let run_of = |row_offset| {
@@ -198,8 +197,7 @@ impl Engine {
                 let row = row::view(&row).ok()?;
                 Some(RunKey::from_run_id(&row.source_run_id))
             };
-            let overruled = overruled_rows(&snapshot, disk, &pair, rows, run_of)?;
-            drop(snapshot);
+            let overruled = overruled_rows(self.pairs.view(), disk, &pair, rows, run_of)?;
             let day_file = Arc::<str>::from(path.as_path().to_string_lossy());
             for row in overruled {
                 let event = Event {

@@ -224,7 +224,7 @@ impl StateSnapshot {
         run: RunKey,
         persisted: bool,
     ) -> Result<Option<RunOccurrences>, StateError> {
-        let entries = self.entries_in(&pair, run, persisted)?;
+        let entries = entries_in(&self.view, &pair, run, persisted)?;
         let mut evidence = pair.overlay.evidence.get(&run).copied();
         if persisted && evidence.is_none() {
             evidence = self.view.evidence(pair.id, run)?;
@@ -246,23 +246,7 @@ impl StateSnapshot {
         pair: &ActivePair,
         run: RunKey,
     ) -> Result<Vec<ScoredLine>, StateError> {
-        self.entries_in(pair, run, pair.persisted)
-    }
-
-    fn entries_in(
-        &self,
-        pair: &ActivePair,
-        run: RunKey,
-        persisted: bool,
-    ) -> Result<Vec<ScoredLine>, StateError> {
-        let mut entries = BTreeMap::new();
-        if persisted {
-            let known = self.view.entries(pair.id, run)?;
-            entries.extend(known.into_iter().map(|entry| (entry.offset, entry)));
-        }
-        let newer = pair.overlay.entries.range((run, 0)..=(run, u64::MAX));
-        entries.extend(newer.map(|((_, offset), entry)| (*offset, *entry)));
-        Ok(entries.into_values().collect())
+        entries_in(&self.view, pair, run, pair.persisted)
     }
 
     /// Calls `visit` with dead letters in the order of pair ids, streams and offsets, each once, until `visit` returns a break.
@@ -301,6 +285,26 @@ impl StateSnapshot {
         }
         Ok(())
     }
+}
+
+/// The scored lines of a run in a pair, in order. `persisted` is whether the state may have any.
+///
+/// # Errors
+/// The state's.
+pub fn entries_in(
+    view: &StateView,
+    pair: &ActivePair,
+    run: RunKey,
+    persisted: bool,
+) -> Result<Vec<ScoredLine>, StateError> {
+    let mut entries = BTreeMap::new();
+    if persisted {
+        let known = view.entries(pair.id, run)?;
+        entries.extend(known.into_iter().map(|entry| (entry.offset, entry)));
+    }
+    let newer = pair.overlay.entries.range((run, 0)..=(run, u64::MAX));
+    entries.extend(newer.map(|((_, offset), entry)| (*offset, *entry)));
+    Ok(entries.into_values().collect())
 }
 
 /// The path that a pair is kept under.

@@ -110,7 +110,7 @@ impl Planner<'_> {
         };
         let disk = (context.storage, context.root);
         let mut retracted = 0;
-        for row in overruled_rows(context.state, disk, pair, &rows, run_of)? {
+        for row in overruled_rows(&context.state.view, disk, pair, &rows, run_of)? {
             retracted += i64::from(self.ledger.take_out(context.state, row)?);
         }
         Ok(retracted)

@@ -236,15 +236,22 @@ impl Planner<'_> {
                 settled = Settled::BOTH;
                 continue;
             }
-            if pair.checkpoint.review.contains(Review::CLAIMED) {
-                made.restored += self.ledger.restore(state, &pair, &self.orders)?;
-            }
-            if pair.checkpoint.review.contains(Review::REREAD) {
-                made.retracted += self.retract_rows_of_gone_lines(&pair)?;
-            }
+            self.review(&pair, &mut made)?;
             break;
         }
         self.sum_up(&pair.checkpoint, &before, &made);
+        Ok(())
+    }
+
+    /// Examines the rows of a pair that is read to its end, as a run would.
+    fn review(&mut self, pair: &ActivePair, made: &mut Delta) -> Result<(), StateError> {
+        let (state, review) = (self.context.state, pair.checkpoint.review);
+        if review.contains(Review::CLAIMED) {
+            made.restored += self.ledger.restore(state, pair, &self.orders)?;
+        }
+        if review.contains(Review::REREAD) {
+            made.retracted += self.retract_rows_of_gone_lines(pair)?;
+        }
         Ok(())
     }
 

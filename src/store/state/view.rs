@@ -284,21 +284,10 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn unclaimed_rows(&self) -> Result<Vec<UnclaimedRow>, StateError> {
-        self.read(|tables| {
-            let table = tables.open_table(CLAIMABLE)?;
-            let mut rows = self.held.all().to_vec();
-            for found in table.iter()? {
-                let (key, _) = found?;
-                let (row, scope, row_offset) = key.value();
-                rows.push(UnclaimedRow {
-                    row: RowKey(*row),
-                    scope: PairId(scope),
-                    row_offset,
-                });
-            }
-            rows.sort_by_key(|row| row.row_offset);
-            Ok(rows)
-        })
+        let mut rows = self.held.all().to_vec();
+        rows.extend(self.unclaimed_after(None, |_| true, usize::MAX)?);
+        rows.sort_by_key(|row| row.row_offset);
+        Ok(rows)
     }
 
     /// The pairs with scored lines or evidence of a run: all are asked, by two threads, since most of it is checksums.
