@@ -121,7 +121,7 @@ impl Engine {
             let Ok(row) = row::view(&row) else {
                 continue;
             };
-            let run = RunKey::from_run_id(&row.source_run_id);
+            let run = row.run();
             let day_file_name = row.day_file_name();
             let is_named = is_of_pair || only.is_none_or(|only| only.file_name() == day_file_name);
             if is_named && runs.contains(&run) {

@@ -194,8 +194,7 @@ impl Engine {
             let export = &self.commits.export;
             let run_of = |row_offset| {
                 let row = export.row_at(row_offset).ok()?;
-                let row = row::view(&row).ok()?;
-                Some(RunKey::from_run_id(&row.source_run_id))
+                Some(row::view(&row).ok()?.run())
             };
             let overruled = overruled_rows(self.pairs.view(), disk, &pair, rows, run_of)?;
             let day_file = Arc::<str>::from(path.as_path().to_string_lossy());

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use memchr::memmem;
 
 use crate::record::json::scanner::{JsonError, Scanner};
-use crate::record::keys::{LocalRowKey, RowKey};
+use crate::record::keys::{LocalRowKey, RowKey, RunKey};
 use crate::record::local_digest::Digest;
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::minute_of_stamp;
@@ -283,6 +283,12 @@ pub struct RowView<'a> {
 }
 
 impl RowView<'_> {
+    /// Returns the key of the row's run.
+    #[must_use]
+    pub fn run(&self) -> RunKey {
+        RunKey::from_run_id(&self.source_run_id)
+    }
+
     /// Returns the name of the row's day-file.
     #[must_use]
     pub fn day_file_name(&self) -> &str {

@@ -138,7 +138,7 @@ impl LeftOut {
     /// every such row if they are left out, and otherwise one that a standing order keeps out.
     pub(super) fn row_goes(&self, offset: u64, line: &[u8]) -> bool {
         self.row_out(offset, line).is_some_and(|out| {
-            let run = || row::view(line).map(|row| RunKey::from_run_id(&row.source_run_id));
+            let run = || row::view(line).map(|row| row.run());
             let is_ordered = |run| self.orders.apply_to(run, out.pair.as_bytes());
             self.is_effective || run().is_ok_and(is_ordered)
         })

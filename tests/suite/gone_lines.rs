@@ -284,3 +284,40 @@ fn a_crash_at_any_call_after_a_day_file_was_written_again_leaves_the_same_effect
         }
     }
 }
+
+#[test]
+fn rows_of_more_pairs_than_a_checkpoint_takes_are_examined_once() {
+    // The engine writes a checkpoint after 2,048 examined pairs.
+    const PAIRS: usize = 2_100;
+    let mut bench = SimBench::new(SimDisk::new());
+    bench.open().unwrap();
+    let path = |stream: Stream, number: usize| {
+        stream.path(Path::new(ROOT), &format!("2026/01/01/{number:04}.jsonl"))
+    };
+    for number in 0..PAIRS {
+        let disk = &bench.disk;
+        disk.append_durable(path(Stream::Evidence, number), evidence("r").as_bytes());
+        let lines = scored(&[("r", "accepted", 1), ("r", "accepted", 2)]);
+        disk.append_durable(path(Stream::Scored, number), lines.as_bytes());
+    }
+    bench.scan().unwrap();
+    bench.quiet().unwrap();
+    bench.engine.as_mut().unwrap().checkpoint().unwrap();
+    for number in 0..PAIRS {
+        bench.disk.truncate(path(Stream::Scored, number), 0);
+        let line = scored(&[("r", "accepted", 1)]);
+        bench
+            .disk
+            .append_durable(path(Stream::Scored, number), line.as_bytes());
+    }
+    bench.scan().unwrap();
+    bench.quiet().unwrap();
+    assert_eq!(effective_runs(&bench.disk).len(), PAIRS);
+    let known = bench.disk.read(LEDGER).unwrap();
+    let mut found = SimBench::new(bench.disk.power_cut(0, Fate::ALL[0]));
+    found.open().unwrap();
+    found.scan().unwrap();
+    found.quiet().unwrap();
+    assert_eq!(effective_runs(&found.disk).len(), PAIRS);
+    assert_eq!(found.disk.read(LEDGER).unwrap(), known);
+}

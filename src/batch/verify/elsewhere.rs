@@ -118,9 +118,7 @@ impl Elsewhere {
             return None;
         }
         let view = row::view(row).ok()?;
-        let pair = self
-            .refused
-            .get(&RunKey::from_run_id(&view.source_run_id))?;
+        let pair = self.refused.get(&view.run())?;
         Some(RefusedRun {
             run_id: view.source_run_id.into_owned(),
             key,

@@ -23,7 +23,7 @@ use crate::lake::path::{export_path, ledger_path};
 use crate::pair::orders::Orders;
 use crate::platform::root_lock;
 use crate::platform::storage::Storage;
-use crate::record::keys::{LocalRowKey, RunKey};
+use crate::record::keys::LocalRowKey;
 use crate::record::ledger::fold::Fold;
 use crate::record::row;
 use crate::store::export::rows_between;
@@ -97,7 +97,7 @@ impl Ledger {
         if !orders.is_empty()
             && let Ok(view) = row::view(row)
         {
-            let run = RunKey::from_run_id(&view.source_run_id);
+            let run = view.run();
             if is_out && orders.has_run(run) {
                 return Standing::OrderedOut;
             }

@@ -8,7 +8,6 @@ use crate::pair::index::UnclaimedRow;
 use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinOutcome};
 use crate::query::plan::Planner;
-use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
 use crate::record::row;
 use crate::store::export::row_at;
@@ -106,7 +105,7 @@ impl Planner<'_> {
         };
         let run_of = |row_offset| {
             let row = row_at(&*export, row_offset)?;
-            Some(RunKey::from_run_id(&row::view(&row).ok()?.source_run_id))
+            Some(row::view(&row).ok()?.run())
         };
         let disk = (context.storage, context.root);
         let mut retracted = 0;
