@@ -142,10 +142,26 @@ fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode
     } else {
         print(&render::explain::page(&explanation))?;
         if explanation.more {
-            note_more(page.skip.saturating_add(explanation.lines.len()));
+            let shown = explanation.lines.len() + explanation.retracted.len();
+            note_more(page.skip.saturating_add(shown));
         }
     }
+    if !explanation.known && explanation.rows_unclaimed > 0 {
+        note_unclaimed(settings, &explanation);
+    }
     Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
+}
+
+/// A row whose day-file was deleted before the state was lost is in no index.
+fn note_unclaimed(settings: &Settings, explanation: &Explanation) {
+    let run_id = serde_json::Value::from(explanation.run_id.as_str());
+    let field = format!("\"source_run_id\":{run_id}");
+    note(&format!(
+        "rows of the export without a line in the sources: {}; `grep -F {} {}` finds those of this run",
+        thousands(explanation.rows_unclaimed),
+        shell_word(&field),
+        shell_word(&export_path(&settings.root))
+    ));
 }
 
 fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), AnyError> {

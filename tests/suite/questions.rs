@@ -24,7 +24,7 @@ use distilld::query::status::UnreadPairs;
 use distilld::query::status::{measured, waiting_oldest};
 use distilld::record::timestamp::moment;
 use fastrand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
 use crate::support::http::get;
@@ -564,6 +564,55 @@ fn a_run_is_explained_with_and_without_a_daemon() {
         let odd = bench.run(&mut bench.command(&["explain", "a&b=c \u{1b}[31m%"]));
         odd.check(1, &[]);
         assert!(!odd.stdout.contains('\u{1b}'), "{}", odd.stdout);
+    });
+}
+
+/// A day-file was deleted and then the state was lost: no index has the run of its row.
+#[test]
+fn a_row_without_a_line_and_an_order_without_a_row_are_explained() {
+    const RUN: &str = "r 'q\" ü";
+    let bench = Bench::new();
+    let id = json!(RUN).to_string();
+    let id = id.trim_matches('"');
+    bench.append_run(A, id);
+    bench.append_run(B, "other");
+    bench.once();
+    fs::remove_file(bench.path(Stream::Scored, A)).unwrap();
+    fs::remove_file(bench.path(Stream::Evidence, A)).unwrap();
+    bench.remove_state();
+    bench.once();
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let unknown = bench.run(&mut bench.command(&["explain", RUN]));
+        unknown.check(1, &["rows of the export without a line in the sources: 1"]);
+        let command = unknown.stderr.split('`').nth(1).unwrap();
+        let found = Command::new("bash").args(["-c", command]).output().unwrap();
+        let row: Value = serde_json::from_slice(&found.stdout).unwrap();
+        assert_eq!(row["source_run_id"], RUN);
+    });
+    for run in [RUN, "never seen"] {
+        let order = ["retract", run, "--unseen", "--reason", "licence"];
+        bench.run(&mut bench.command(&order)).check(0, &[]);
+    }
+    bench.once();
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let never_seen = bench.ask(&["explain", "never seen", "--json"]);
+        assert_eq!(never_seen["orders"][0]["reason"], "licence");
+        let row = bench.ask(&["explain", RUN, "--json"]);
+        assert_eq!(row["lines"], json!([]));
+        assert_eq!(row["retracted"][0]["row"]["offset"], 0);
+        assert_eq!(row["retracted"][0]["reason"], "licence");
+        let beyond = bench.ask(&["explain", RUN, "--json", "--skip", "1"]);
+        assert_eq!(beyond["retracted"], json!([]));
+        let page = bench.run(&mut bench.command(&["explain", RUN]));
+        page.check(0, &[]);
+        for part in [
+            "order     since",
+            "a row that no line",
+            "bytes 0 to",
+            "by an order",
+        ] {
+            assert!(page.stdout.contains(part), "{}", page.stdout);
+        }
     });
 }
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::query::explain::{
-    Explanation, LineExplanation, RetractedRow, RetractedRows, Retraction,
+    Explanation, LineExplanation, RetractedRow, RetractedRows, Retraction, RowRange,
 };
+use crate::query::retract::StandingOrder;
 use crate::record::ledger::Cause;
 
 /// The answer as text, with a newline at its end.
@@ -28,8 +29,16 @@ fn write_page(page: &mut String, explanation: &Explanation) -> std::fmt::Result 
         writeln!(page, "  ids like it, of the newest runs:")?;
         return (explanation.near.iter()).try_for_each(|id| writeln!(page, "    {id:?}"));
     }
+    for order in &explanation.orders {
+        writeln!(page, "  order     {}", text_of(order))?;
+    }
     for line in &explanation.lines {
         write_line(page, line)?;
+    }
+    for row in &explanation.retracted {
+        writeln!(page, "\na row that no line in the sources has any more")?;
+        write_row(page, &row.row)?;
+        writeln!(page, "  retracted {}", reason_of(&row.retraction))?;
     }
     Ok(())
 }
@@ -57,19 +66,7 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
         writeln!(page, "  value     {value:?}")?;
     }
     if let Some(row) = &line.row {
-        match row.len_bytes {
-            Some(len_bytes) => writeln!(
-                page,
-                "  row       bytes {} to {} of the export",
-                thousands(row.offset),
-                thousands(row.offset.saturating_add(len_bytes))
-            )?,
-            None => writeln!(
-                page,
-                "  row       byte {} of the export, where it cannot be read",
-                thousands(row.offset)
-            )?,
-        }
+        write_row(page, row)?;
     }
     write_standing(page, line)?;
     if let (Some(since), Some(waits_for)) = (&line.waiting_since, &line.waits_for) {
@@ -87,6 +84,22 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
         )?;
     }
     write_notes(page, line)
+}
+
+fn write_row(page: &mut String, row: &RowRange) -> std::fmt::Result {
+    match row.len_bytes {
+        Some(len_bytes) => writeln!(
+            page,
+            "  row       bytes {} to {} of the export",
+            thousands(row.offset),
+            thousands(row.offset.saturating_add(len_bytes))
+        ),
+        None => writeln!(
+            page,
+            "  row       byte {} of the export, where it cannot be read",
+            thousands(row.offset)
+        ),
+    }
 }
 
 fn write_notes(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
@@ -114,7 +127,7 @@ fn write_notes(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
     Ok(())
 }
 
-/// Writes whether the row of a line is effective, or the order that keeps the line from having one.
+/// Writes whether the row of a line is effective.
 fn write_standing(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
     match (&line.retraction, line.effective) {
         (Some(retraction), _) => writeln!(page, "  retracted {}", reason_of(retraction))?,
@@ -125,18 +138,15 @@ fn write_standing(page: &mut String, line: &LineExplanation) -> std::fmt::Result
         )?,
         (None, None) => {}
     }
-    if let Some(order) = &line.order {
-        let limit = match order.day_file.as_str() {
-            "" => "in all day-files".to_owned(),
-            day_file => format!("in {}", day_file.escape_debug()),
-        };
-        writeln!(
-            page,
-            "  order     since {}, {limit}: {:?}",
-            order.at, order.reason
-        )?;
-    }
     Ok(())
+}
+
+fn text_of(order: &StandingOrder) -> String {
+    let limit = match order.day_file.as_str() {
+        "" => "in all day-files".to_owned(),
+        day_file => format!("in {}", day_file.escape_debug()),
+    };
+    format!("since {}, {limit}: {:?}", order.at, order.reason)
 }
 
 fn reason_of(retraction: &Retraction) -> String {

@@ -6,12 +6,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pair::verdict::Verdict;
 use crate::platform::storage::Storage;
 use crate::query::explain::RowRange;
+use crate::query::explain::lines::LinePage;
 use crate::query::ledger::{LedgerReadError, read_ledger};
 use crate::query::retract::StandingOrder;
 use crate::query::status::RUN_ID_SHOWN_MAX;
 use crate::record::ledger::{LedgerLine, Op, RowSpan};
+use crate::store::snapshot::RunOccurrences;
 
 /// Some rows that are out of the effective set. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -134,7 +137,7 @@ fn range_of(row: RowSpan) -> RowRange {
 #[derive(Debug, Default)]
 pub(super) struct RunInLedger {
     /// Rows that are out, by offset.
-    out: BTreeMap<u64, Retraction>,
+    out: BTreeMap<u64, (RowRange, Retraction)>,
     /// Orders in force, by the day-file that they are limited to.
     orders: BTreeMap<String, StandingOrder>,
 }
@@ -158,7 +161,8 @@ impl RunInLedger {
     fn apply(&mut self, event: LedgerLine) {
         match (event.op, event.row) {
             (Op::Retract, Some(row)) => {
-                self.out.insert(row.offset, Retraction::of_event(event));
+                let out = (range_of(row), Retraction::of_event(event));
+                self.out.insert(row.offset, out);
             }
             (Op::Restore, Some(row)) => {
                 self.out.remove(&row.offset);
@@ -175,7 +179,32 @@ impl RunInLedger {
 
     /// Returns why a row is out; `None` for an effective row.
     pub(super) fn retraction(&self, row_offset: u64) -> Option<Retraction> {
-        self.out.get(&row_offset).cloned()
+        let out = self.out.get(&row_offset)?;
+        Some(out.1.clone())
+    }
+
+    /// Returns the rows that are out and of none of the lines, as far as they are on the page, and the orders.
+    pub(super) fn without_lines(
+        mut self,
+        run_id: &str,
+        found: &[RunOccurrences],
+        page: &mut LinePage,
+    ) -> (Vec<RetractedRow>, Vec<StandingOrder>) {
+        for line in found.iter().flat_map(|pair| &pair.entries) {
+            if let Verdict::Exported { row_offset, .. } = line.verdict {
+                self.out.remove(&row_offset);
+            }
+        }
+        let on_page = self.out.into_values().filter(|_| page.has_next());
+        let row = |(row, retraction)| RetractedRow {
+            row,
+            run_id: Some(run_id.to_owned()).filter(|id| id.len() <= RUN_ID_SHOWN_MAX),
+            retraction,
+        };
+        (
+            on_page.map(row).collect(),
+            self.orders.into_values().collect(),
+        )
     }
 
     /// Returns the order that keeps the rows of a pair out.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::query::explain::Retraction;
+use crate::query::explain::{RetractedRow, Retraction};
 use crate::query::retract::StandingOrder;
 
 /// The lines of a run. Keys are only ever added.
@@ -10,13 +10,24 @@ use crate::query::retract::StandingOrder;
 pub struct Explanation {
     /// The id that was asked for.
     pub run_id: String,
-    /// Whether any line that was read concerns the run.
+    /// Whether a line that was read, a row that is out or an order concerns the run.
     pub known: bool,
     /// The lines that concern it, as many as were asked for: day-file by day-file, scored lines first, in order.
     pub lines: Vec<LineExplanation>,
-    /// Whether more lines follow.
+    /// Whether more lines or rows follow.
     #[serde(default)]
     pub more: bool,
+    /// After the last line: its rows that are out and that no line has, because it was rewritten, or its day-file was deleted
+    /// before the state was lost.
+    #[serde(default)]
+    pub retracted: Vec<RetractedRow>,
+    /// The orders in force on it.
+    #[serde(default)]
+    pub orders: Vec<StandingOrder>,
+    /// Number of rows, of all runs, that no line in the sources has. Which runs they are of is not known without reading
+    /// them.
+    #[serde(default)]
+    pub rows_unclaimed: u64,
     /// For an unknown id: similar ids in the newest day-files and among the longest-waiting runs.
     pub near: Vec<String>,
 }

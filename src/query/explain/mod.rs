@@ -58,15 +58,7 @@ pub fn explain(
     let found = context.state.find_run(RunKey::from_run_id(run_id))?;
     let export = context.storage.open_read(context.export_path).ok();
     let ledger_path = ledger_path(context.export_path);
-    let concerns_ledger = found.iter().flat_map(|pair| &pair.entries).any(|entry| {
-        matches!(
-            entry.verdict,
-            Verdict::Exported { .. } | Verdict::Ordered { .. }
-        )
-    });
-    let in_ledger = concerns_ledger
-        .then(|| RunInLedger::read(context.storage, &ledger_path, run_id).ok())
-        .flatten();
+    let in_ledger = RunInLedger::read(context.storage, &ledger_path, run_id).ok();
     let with_evidence: Vec<PairPath> = found
         .iter()
         .filter(|pair| pair.evidence.is_some())
@@ -93,7 +85,11 @@ pub fn explain(
         one.scored_lines(&mut lines);
         one.evidence_lines(&mut lines);
     }
-    let known = lines.is_any_known;
+    let (retracted, orders) = match in_ledger {
+        Some(in_ledger) => in_ledger.without_lines(run_id, &found, &mut lines),
+        None => Default::default(),
+    };
+    let known = lines.is_any_known || !orders.is_empty();
     let near = if known {
         Vec::new()
     } else {
@@ -104,6 +100,9 @@ pub fn explain(
         known,
         lines: lines.lines,
         more: lines.more,
+        retracted,
+        orders,
+        rows_unclaimed: context.state.claimable,
         near,
     })
 }
@@ -114,7 +113,7 @@ struct PairExplainer<'a> {
     in_pair: &'a RunOccurrences,
     context: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
-    /// What the ledger has of the run; `None` where it cannot be read, or need not be.
+    /// What the ledger has of the run; `None` where it cannot be read.
     in_ledger: Option<&'a RunInLedger>,
     /// The pairs that have evidence of the run.
     with_evidence: &'a [PairPath],
