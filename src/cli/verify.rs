@@ -105,9 +105,9 @@ fn write_run_ids(run_ids: &[String]) -> io::Result<()> {
     let is_seen = io::stdout().is_terminal();
     let mut stdout = io::stdout().lock();
     for run_id in run_ids {
-        if run_id.contains(['\n', '\r']) {
+        if run_id.is_empty() || run_id.contains(['\n', '\r']) {
             tracing::warn!(
-                "the run ID {run_id:?} has more than one line; pass it to {} as an argument",
+                "the run ID {run_id:?} is not one line of a list; pass it to {} as an argument",
                 as_typed("`distilld retract`")
             );
         } else if is_seen {

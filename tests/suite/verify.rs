@@ -847,6 +847,38 @@ fn a_run_that_is_accepted_again_is_not_rejected_elsewhere() {
     assert_eq!(listed.stdout, "");
 }
 
+/// The list is the input of `retract`, which passes over empty lines.
+#[test]
+fn a_run_whose_id_is_no_line_is_named_by_a_warning() {
+    use crate::support::process::{evidence, scored_as};
+    const OTHER: &str = "y/m/e/n.jsonl";
+    let bench = Bench::new();
+    for id in ["", r"two\nlines", "a"] {
+        bench.append_run(PAIR, id);
+        bench.append(Stream::Evidence, OTHER, evidence(id));
+        let rejected = scored_as(id, "rejected").replace(":7,", ":8,");
+        bench.append(Stream::Scored, OTHER, rejected);
+    }
+    bench.once();
+    let listed = bench.run(&mut bench.command(&["verify", "--rejected-elsewhere"]));
+    listed.check(
+        0,
+        &[r#"the run ID \"\" is"#, r#"the run ID \"two\\nlines\" is"#],
+    );
+    assert_eq!(listed.stdout, "a\n");
+    let order = [
+        "retract",
+        "--reason",
+        "rejected elsewhere",
+        "--",
+        "",
+        "a",
+        "two\nlines",
+    ];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    assert_eq!(bench.ask(&["verify"])["rejected_elsewhere"], 0);
+}
+
 /// A row whose own day-file refuses its run is not named while the daemon has yet to read that, and another day's file of
 /// the same name makes no difference.
 #[test]
