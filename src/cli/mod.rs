@@ -9,6 +9,7 @@ mod export;
 pub mod generate;
 pub mod hints;
 pub mod instances;
+mod known_rows;
 mod pair;
 pub(crate) mod queries;
 pub mod render;
@@ -17,7 +18,6 @@ pub mod run;
 mod stopped;
 mod verify;
 mod wait;
-mod written_rows;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! The commands that query: `status`, `explain`, `dead-letters`, `plan`.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use crate::cli::hints::UserError;
 use crate::cli::render;
 use crate::cli::render::status::TerminalSize;
 use crate::cli::{AnyError, FAILED};
-use crate::config::{Environment, Settings, as_typed};
+use crate::config::{Environment, Settings};
 use crate::console::output::{self, note};
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
@@ -26,7 +25,7 @@ use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
-use crate::query::explain::{DeletedRows, ExplainContext, Explanation};
+use crate::query::explain::{ExplainContext, Explanation};
 use crate::query::health::Health;
 use crate::query::offline::{InquireError, OfflineState, inquire, inquire_with};
 use crate::query::plan;
@@ -182,39 +181,8 @@ fn note_more(shown: usize) {
     note(&format!("more results: continue with --skip {shown}"));
 }
 
-/// Rows in one question, so that its path stays short.
-const ROWS_ASKED_MAX: usize = 500;
-
-/// Returns which of the rows at these offsets belong to lines of deleted day-files. Without a state nothing is known of
-/// any row.
-pub(super) fn deleted_rows(settings: &Settings, rows: &[u64]) -> BTreeSet<u64> {
-    let mut deleted = BTreeSet::new();
-    for rows in rows.chunks(ROWS_ASKED_MAX) {
-        let asked: BTreeSet<u64> = rows.iter().copied().collect();
-        let list: Vec<String> = rows.iter().map(u64::to_string).collect();
-        let path = format!("/deleted-rows.json?{}", query(&[("rows", &list.join(","))]));
-        let answer = inquire::<DeletedRows, InquireError>(settings, &path, |files| {
-            with_explain_context(settings, files, |context| {
-                explain::deleted_rows(&asked, context)
-            })
-        });
-        match answer {
-            Ok(answer) => deleted.extend(answer.rows),
-            Err(InquireError::NoState(_)) => return deleted,
-            Err(error) => {
-                tracing::warn!(
-                    "rows of deleted day-files count as duplicates, because the state cannot be read: {error}; run {} again",
-                    as_typed("`distilld verify`")
-                );
-                return deleted;
-            }
-        }
-    }
-    deleted
-}
-
 /// Reads an answer from the files of a daemon that is not running.
-fn with_explain_context<T>(
+pub(super) fn with_explain_context<T>(
     settings: &Settings,
     files: &OfflineState,
     read: impl FnOnce(&ExplainContext<'_>) -> Result<T, StateError>,
@@ -381,7 +349,7 @@ fn retry(settings: &Settings, arguments: &RetryArguments) -> Result<(), AnyError
     print_json(&retried)
 }
 
-fn query(pairs: &[(&str, &str)]) -> String {
+pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish()

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::batch::pair::LakeReader;
 use crate::batch::verify::{self, KnownRows, VerifyOptions, VerifyReport, VerifyResult};
+use crate::cli::AnyError;
 use crate::cli::hints::UserError;
-use crate::cli::written_rows::WrittenRows;
-use crate::cli::{AnyError, queries};
+use crate::cli::known_rows::{self, WrittenRows};
 use crate::config::{Settings, as_typed};
 use crate::console::output;
 use crate::console::progress::Steps;
@@ -39,7 +39,7 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
     let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
     let written = WrittenRows::new(settings);
     let known = KnownRows {
-        deleted: &|rows| queries::deleted_rows(settings, rows),
+        deleted: &|rows| known_rows::deleted_rows(settings, rows),
         written: &|rows| written.rows(rows),
     };
     let report = verify::verify_knowing(

@@ -47,10 +47,11 @@ pub(super) async fn waiting(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpR
         };
         context.with_explain_context(snapshot, |explaining| {
             let explained = runs.filter_map(|run| run.run_id).map(|run_id| {
-                Ok(Explanation {
+                let explanation = Explanation {
                     near: Vec::new(),
                     ..explain(&run_id, page, explaining)?
-                })
+                };
+                Ok(explanation.without_reasons())
             });
             let waiting = explained.collect::<Result<_, StateError>>()?;
             Ok::<_, StateError>(WaitingRuns { waiting })
@@ -85,7 +86,6 @@ pub(super) async fn retracted(inbox: &Inbox, context: &Arc<QueryContext>) -> Htt
         };
         let ledger = ledger_path(&export_path(&context.root));
         retracted_rows(&OsStorage, &ledger, page).map(|mut found| {
-            // The words of an operator are for those who may read the ledger.
             for row in &mut found.rows {
                 row.retraction.reason.clear();
             }

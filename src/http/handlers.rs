@@ -22,6 +22,7 @@ use crate::http::request_body;
 use crate::http::response::{
     SNAPSHOT_PATIENCE, busy, json, on_thread, report_failure, run_blocking, snapshot, text,
 };
+use crate::http::rows;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, Stream, export_path};
 use crate::pair::history::Recent;
@@ -30,9 +31,7 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::control::parameters;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
-use crate::query::explain::{
-    ExplainContext, Page, deleted_rows as find_deleted_rows, explain as explain_run,
-};
+use crate::query::explain::{ExplainContext, Page, explain as explain_run};
 use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{ProcessStatus, Status, WaitingRun, measured, waiting_oldest};
@@ -125,7 +124,7 @@ impl QueryParams {
         Some(value)
     }
 
-    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(super) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.bytes(name).map(String::from_utf8_lossy)
     }
 
@@ -169,7 +168,8 @@ pub(super) async fn answer(
         (&Method::GET, "/status.json") => status(inbox, context).await,
         (&Method::GET, "/recent.json") => recent(inbox).await,
         (&Method::GET, "/explain.json") => explain(inbox, context, params, body).await,
-        (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
+        (&Method::GET, "/deleted-rows.json") => rows::deleted(inbox, context, &params).await,
+        (&Method::GET, "/changed-rows.json") => rows::changed(inbox, context, &params).await,
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/waiting.json") => details::waiting(inbox, context).await,
         (&Method::GET, "/malformed.json") => details::malformed(inbox, context).await,
@@ -252,22 +252,6 @@ pub(super) async fn explain(
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
             explain_run(&run_id, page, explain_context)
-        })
-    })
-    .await
-}
-
-pub(super) async fn deleted_rows(
-    inbox: &Inbox,
-    context: &Arc<QueryContext>,
-    params: QueryParams,
-) -> HttpResponse {
-    let rows = params.get("rows").unwrap_or_default();
-    let rows = rows.split(',');
-    let rows = rows.filter_map(|row| row.parse().ok()).collect();
-    long_request(inbox, context, move |context, snapshot| {
-        context.with_explain_context(snapshot, |explain_context| {
-            find_deleted_rows(&rows, explain_context)
         })
     })
     .await

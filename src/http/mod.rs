@@ -13,6 +13,7 @@ pub mod metrics_text;
 pub(crate) mod public_routes;
 mod request_body;
 pub(crate) mod response;
+mod rows;
 pub(crate) mod status_cache;
 
 use std::convert::Infallible;

@@ -1,5 +1,6 @@
 //! Answers to queries: `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files.
 
+pub mod changed_rows;
 pub mod control;
 pub(crate) mod control_socket;
 pub mod dead_letters;

@@ -75,12 +75,27 @@ fn an_altered_row_is_found_whatever_happens_to_its_day_file_later() {
         }),
     ];
     for (what, change) in changes {
-        let bench = lake();
-        overwrite(&bench.export(), "good text of a", "evil text of a");
-        change(&bench);
-        let (result, ended) = verified(&bench);
-        assert_eq!(verdict(&result), (false, true, [1, 0, 0]), "{what}");
-        ended.check(1, &["altered: the row"]);
+        for running in [false, true] {
+            let bench = lake();
+            let daemon = running.then(|| bench.start_caught_up());
+            overwrite(&bench.export(), "good text of a", "evil text of a");
+            change(&bench);
+            let (result, ended) = verified(&bench);
+            // A daemon that found the change itself names it and answers nothing else.
+            let is_named = running && ended.stderr.contains("was changed by someone else");
+            let expected = match is_named {
+                true => (true, false, [0, 1, 1]),
+                false => (false, true, [1, 0, 0]),
+            };
+            let found = verdict(&result);
+            assert_eq!(
+                found, expected,
+                "{what}, running {running}: {}",
+                ended.stderr
+            );
+            ended.check(1, if is_named { &[] } else { &["altered: the row"] });
+            drop(daemon);
+        }
     }
 }
 

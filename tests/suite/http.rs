@@ -40,6 +40,66 @@ fn mixed(bench: &Bench) {
     bench.append(Stream::Evidence, PAIR, "[\n");
 }
 
+/// The words of an operator are for those who may read the ledger.
+#[test]
+fn no_public_path_has_the_reason_of_an_order() {
+    const OTHER: &str = "2026/05/02/audits.jsonl";
+    const REASON: &str = "words of an operator";
+    let bench = Bench::new();
+    bench.append_run(PAIR, "r");
+    bench.append(Stream::Scored, OTHER, scored("r"));
+    bench.append_run(PAIR, "gone");
+    bench.once();
+    // A row that no line has any more, of a run that waits elsewhere.
+    for stream in [Stream::Scored, Stream::Evidence] {
+        fs::write(bench.path(stream, PAIR), "").unwrap();
+    }
+    bench.append_run(PAIR, "r");
+    bench.append(Stream::Scored, OTHER, scored("gone"));
+    bench.once();
+    let order = [
+        "retract",
+        "--reason",
+        REASON,
+        "--day-file",
+        PAIR,
+        "r",
+        "gone",
+    ];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    let (daemon, address) = bench.listening();
+    for run in ["r", "gone"] {
+        let explained = bench.run(&mut bench.command(&["explain", run, "--json"]));
+        assert!(explained.stdout.contains(REASON), "{}", explained.stdout);
+        assert!(
+            explained.stdout.contains("\"waiting\""),
+            "{}",
+            explained.stdout
+        );
+    }
+    for path in [
+        "/recent.json",
+        "/waiting.json",
+        "/malformed.json",
+        "/retracted.json",
+        "/status.json",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/",
+        "/instances.json",
+    ] {
+        let answer = get(address, path);
+        assert!(!answer.body.contains(REASON), "{path}: {}", answer.body);
+    }
+    let waiting = get(address, "/waiting.json").body;
+    assert!(
+        waiting.contains("\"retraction\":{\"cause\":\"operator\""),
+        "{waiting}"
+    );
+    bench.stop(daemon);
+}
+
 /// Passes the text to `promtool check metrics`; does nothing without promtool outside CI.
 fn check_with_promtool(text: &str) {
     let spawned = Command::new("promtool")

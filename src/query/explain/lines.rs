@@ -32,6 +32,25 @@ pub struct Explanation {
     pub near: Vec<String>,
 }
 
+impl Explanation {
+    /// Removes the words of operators, which are for those who may read the ledger.
+    #[must_use]
+    pub fn without_reasons(mut self) -> Self {
+        let of_lines = self.lines.iter_mut().flat_map(|line| {
+            let retraction = line.retraction.as_mut().map(|found| &mut found.reason);
+            let order = line.order.as_mut().map(|order| &mut order.reason);
+            retraction.into_iter().chain(order)
+        });
+        let of_rows = (self.retracted.iter_mut()).map(|row| &mut row.retraction.reason);
+        let of_orders = self.orders.iter_mut().map(|order| &mut order.reason);
+        of_lines
+            .chain(of_rows)
+            .chain(of_orders)
+            .for_each(String::clear);
+        self
+    }
+}
+
 /// One line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LineExplanation {
