@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::committer::background::pair_write;
+use crate::engine::gone_lines::RunsWithoutLines;
 use crate::engine::{Engine, EngineError};
 use crate::store::state::header::Header;
 
@@ -181,6 +182,7 @@ impl Engine {
         if !self.has_uncheckpointed() {
             let header = self.commits.state.header();
             self.pairs.reload(header);
+            self.runs_without_lines = RunsWithoutLines::default();
             self.books.account = header.account.clone();
             self.queue.settling.stop_all();
         }

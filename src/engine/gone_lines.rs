@@ -4,8 +4,11 @@
 //!
 //! Such rows are found by one search of all unclaimed rows for many pairs, once no pair waits for its turn: the rows of a
 //! pair are not next to each other.
+//!
+//! A day-file that is written again may be read while it is still short. A line of the run that is appended later counts too:
+//! its pair is searched again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use crate::lake::source::Source;
 use crate::pair::checkpoint::Review;
 use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
 use crate::pair::overrule::{LineSeen, RunLines};
-use crate::pair::{ActivePair, day_file_name};
+use crate::pair::{ActivePair, Overlay, day_file_name};
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
@@ -52,6 +55,59 @@ impl Reread {
 
     pub(super) fn contains(&self, path: &PairPath) -> bool {
         self.pairs.contains_key(path)
+    }
+}
+
+/// Maximum runs that are remembered, 12 bytes each.
+const RUNS_MAX: usize = 1 << 16;
+
+/// The runs of rows whose lines are gone, where the pair had no other line of the run when it was searched.
+#[derive(Debug, Default)]
+pub(super) struct RunsWithoutLines {
+    /// By pair; without runs where the pair was not searched by this process. `None` until the pairs are known.
+    pairs: Option<BTreeMap<PairId, Option<BTreeSet<RunKey>>>>,
+}
+
+impl RunsWithoutLines {
+    /// Takes note of a pair whose rows were released, or that received rows of another one.
+    pub(super) fn on_released(&mut self, pair: PairId) {
+        if let Some(pairs) = &mut self.pairs {
+            pairs.insert(pair, None);
+        }
+    }
+
+    fn on_searched(&mut self, pair: PairId, runs: Option<BTreeSet<RunKey>>) {
+        let Some(pairs) = &mut self.pairs else {
+            return;
+        };
+        let others = pairs.iter().filter(|(other, _)| **other != pair);
+        let remembered: usize = others.flat_map(|(_, runs)| runs).map(BTreeSet::len).sum();
+        match runs {
+            Some(runs) if runs.is_empty() => drop(pairs.remove(&pair)),
+            Some(runs) if remembered + runs.len() > RUNS_MAX => drop(pairs.insert(pair, None)),
+            runs => drop(pairs.insert(pair, runs)),
+        }
+    }
+
+    /// Returns whether a line of one of these runs may overrule a row whose line is gone.
+    fn may_have(
+        &mut self,
+        pair: PairId,
+        view: &StateView,
+        mut runs: impl Iterator<Item = RunKey>,
+    ) -> Result<bool, StateError> {
+        let pairs = match &mut self.pairs {
+            Some(pairs) => pairs,
+            None => {
+                let pairs = view.pairs_with_unclaimed()?;
+                (self.pairs).insert(pairs.into_iter().map(|pair| (pair, None)).collect())
+            }
+        };
+        Ok(match pairs.get(&pair) {
+            None => false,
+            Some(None) => runs.next().is_some(),
+            Some(Some(without_lines)) => runs.any(|run| without_lines.contains(&run)),
+        })
     }
 }
 
@@ -121,6 +177,21 @@ pub fn overruled_rows(
 }
 
 impl Engine {
+    /// Returns whether scored lines that a read found may be of runs with rows whose lines are gone.
+    pub(super) fn may_overrule_gone(
+        &mut self,
+        pair: PairId,
+        read: &Overlay,
+    ) -> Result<bool, EngineError> {
+        if self.pairs.claimable() == 0 {
+            return Ok(false);
+        }
+        let runs = read.entries.keys().map(|(run, _)| *run);
+        Ok(self
+            .runs_without_lines
+            .may_have(pair, self.pairs.view(), runs)?)
+    }
+
     /// Takes out the rows of pairs that were read again whose lines are gone, where other lines of their runs are there.
     pub(super) fn retract_rows_of_gone_lines(&mut self) -> Result<(), EngineError> {
         let now_ms = self.ctx.clock.monotonic_ms();
@@ -134,6 +205,7 @@ impl Engine {
         // Claims of this pass count too.
         self.pairs.begin_pass();
         let mut after = None;
+        let mut without_lines = BTreeMap::new();
         loop {
             let claimed = Arc::clone(self.pairs.claimed());
             let is_wanted =
@@ -145,10 +217,14 @@ impl Engine {
             drop(claimed);
             after = rows.last().copied();
             let is_last = rows.len() < ROWS_AT_ONCE;
-            self.retract_overruled(&pairs, rows)?;
+            self.retract_overruled(&pairs, rows, &mut without_lines)?;
             if is_last {
                 break;
             }
+        }
+        for id in pairs.keys() {
+            let runs = without_lines.remove(id).unwrap_or_default();
+            self.runs_without_lines.on_searched(*id, Some(runs));
         }
         for paths in pairs.values().collect::<Vec<_>>().chunks(PAIRS_AT_ONCE) {
             for path in paths {
@@ -183,6 +259,7 @@ impl Engine {
         &mut self,
         pairs: &BTreeMap<PairId, PairPath>,
         mut rows: Vec<UnclaimedRow>,
+        without_lines: &mut BTreeMap<PairId, BTreeSet<RunKey>>,
     ) -> Result<(), EngineError> {
         rows.sort_unstable_by_key(|row| (row.scope, row.row_offset));
         for rows in rows.chunk_by(|row, next| row.scope == next.scope) {
@@ -192,11 +269,18 @@ impl Engine {
             let pair = Arc::clone(&self.pairs.slot(path)?.pair);
             let disk = (&*self.ctx.storage, &*self.ctx.root);
             let export = &self.commits.export;
-            let run_of = |row_offset| {
-                let row = export.row_at(row_offset).ok()?;
-                Some(row::view(&row).ok()?.run())
+            let run_of = |row: &UnclaimedRow| {
+                let bytes = export.row_at(row.row_offset).ok()?;
+                Some((row.row_offset, row::view(&bytes).ok()?.run()))
             };
+            let mut runs: BTreeMap<u64, RunKey> = rows.iter().filter_map(run_of).collect();
+            let run_of = |row_offset| runs.get(&row_offset).copied();
             let overruled = overruled_rows(self.pairs.view(), disk, &pair, rows, run_of)?;
+            for row in &overruled {
+                runs.remove(&row.row_offset);
+            }
+            let remaining = without_lines.entry(rows[0].scope).or_default();
+            remaining.extend(runs.into_values());
             let day_file = Arc::<str>::from(path.as_path().to_string_lossy());
             for row in overruled {
                 let event = Event {

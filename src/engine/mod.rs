@@ -66,7 +66,7 @@ use crate::store::state::State;
 use books::Books;
 use committer::Committer;
 pub use error::EngineError;
-use gone_lines::Reread;
+use gone_lines::{Reread, RunsWithoutLines};
 pub use lag::{Lag, UnterminatedLines};
 pub(crate) use ledger::{Ledger, shortened_id};
 pub use orders::{OrderError, OrderRequest, OrderResult};
@@ -88,6 +88,7 @@ pub struct Engine {
     row_digests: Vec<u64>,
     left_out: Arc<HashSet<u64>>,
     reread: Reread,
+    runs_without_lines: RunsWithoutLines,
     /// Whether a pass ends with a pair of which more is to be read.
     ends_pass_with_rest: bool,
 }
@@ -114,6 +115,7 @@ impl Engine {
             row_digests: Vec::new(),
             left_out: Arc::default(),
             reread: Reread::default(),
+            runs_without_lines: RunsWithoutLines::default(),
             ends_pass_with_rest: false,
             ctx,
         })

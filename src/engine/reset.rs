@@ -139,12 +139,15 @@ impl Engine {
             let claimable = header.claimable;
             self.books.account = header.account.clone();
             for (path, request, before) in done {
+                self.runs_without_lines
+                    .on_released(self.pairs.slot(path)?.pair.id);
                 self.pairs.remove_reset(path, claimable);
                 for stream in Stream::ALL {
                     self.queue.settling.stop(path, stream);
                 }
                 self.record_reset(path, request, &before);
-                if let Some((heir, _)) = &request.heir {
+                if let Some((heir, id)) = &request.heir {
+                    self.runs_without_lines.on_released(*id);
                     self.pairs.remove_reset(heir, claimable);
                 }
             }

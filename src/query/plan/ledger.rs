@@ -1,10 +1,10 @@
 //! The events of the retraction ledger that a run would write, as the engine would: those of a read, and those of the review
 //! of a pair that is read to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::gone_lines::{OverruledRow, overruled_rows};
-use crate::pair::index::UnclaimedRow;
+use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinOutcome};
 use crate::query::plan::Planner;
@@ -86,6 +86,16 @@ impl PlannedLedger {
 }
 
 impl Planner<'_> {
+    /// Returns whether the state has rows of a pair that no line owns: a line that is appended may overrule them.
+    pub(super) fn has_unclaimed(&mut self, pair: PairId) -> Result<bool, StateError> {
+        let pairs = match self.with_unclaimed.take() {
+            Some(pairs) => pairs,
+            None if self.context.state.claimable == 0 => BTreeSet::new(),
+            None => self.context.state.view.pairs_with_unclaimed()?,
+        };
+        Ok(self.with_unclaimed.insert(pairs).contains(&pair))
+    }
+
     /// Takes out the rows of a pair that was read again whose lines are gone, where other lines of their runs are there.
     /// Returns their number.
     pub(super) fn retract_rows_of_gone_lines(

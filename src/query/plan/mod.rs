@@ -100,6 +100,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         claimable: context.state.claimable,
         released: BTreeSet::new(),
         unclaimed: None,
+        with_unclaimed: None,
         left: BTreeMap::new(),
         new: BTreeMap::new(),
         orders: Arc::clone(&context.state.orders),
@@ -124,6 +125,8 @@ struct Planner<'a> {
     released: BTreeSet<UnclaimedRow>,
     /// Rows that were claimable before, by the pair whose lines may claim them; read where a day-file was moved.
     unclaimed: Option<BTreeMap<PairId, Vec<UnclaimedRow>>>,
+    /// The pairs that have such rows; read where one grows.
+    with_unclaimed: Option<BTreeSet<PairId>>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
     /// The ids of pairs that the state does not have yet.
@@ -222,9 +225,14 @@ impl Planner<'_> {
             self.claim(&outcome.overlay.claimed_rows);
             made.retracted += self.ledger.retract(state, &mut outcome)?;
             let has_claimed = !outcome.overlay.claimed_rows.is_empty();
+            let may_overrule =
+                !outcome.overlay.entries.is_empty() && self.has_unclaimed(pair.id)?;
             pair.checkpoint = outcome.checkpoint;
             if has_claimed {
                 pair.checkpoint.review.insert(Review::CLAIMED);
+            }
+            if may_overrule {
+                pair.checkpoint.review.insert(Review::REREAD);
             }
             pair.overlay.extend(outcome.overlay);
             memory = read.memory;

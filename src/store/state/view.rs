@@ -3,6 +3,7 @@
 mod ledger;
 mod lookup;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -276,6 +277,23 @@ impl StateView {
                 }
             }
             Ok(rows)
+        })
+    }
+
+    /// Returns the pairs with unclaimed rows, without those that only memory holds.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn pairs_with_unclaimed(&self) -> Result<BTreeSet<PairId>, StateError> {
+        self.read(|tables| {
+            let table = tables.open_table(CLAIMABLE)?;
+            let mut pairs = BTreeSet::new();
+            for found in table.iter()? {
+                let (_, scope, _) = found?.0.value();
+                pairs.insert(PairId(scope));
+            }
+            pairs.remove(&PairId::ANY);
+            Ok(pairs)
         })
     }
 
