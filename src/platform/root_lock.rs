@@ -163,19 +163,33 @@ fn other_root(state_lock: &Path, root: &Path) -> Option<PathBuf> {
         return None;
     }
     let there = last_holder(&last.root).ok()??;
-    let identity = |root: &Path| {
-        let lock = fs::symlink_metadata(lock_path(root)).ok()?;
-        Some((lock.dev(), lock.ino()))
-    };
     let is_other = identity(&last.root) != identity(root) && there.state_dir == last.state_dir;
     is_other.then_some(last.root)
 }
 
-/// The daemon that keeps, or last kept, the export of a root; `None` if none ever did.
+/// The identity of a lake: that of its lock file, which is the same wherever the lake is moved or mounted.
+fn identity(root: &Path) -> Option<(u64, u64)> {
+    let lock = fs::symlink_metadata(lock_path(root)).ok()?;
+    Some((lock.dev(), lock.ino()))
+}
+
+/// The daemon that keeps, or last kept, the export of a root; `None` if none ever did. In a copy of a lake the lock of the
+/// other lake was copied too: as long as that lake is there, its daemon and its state are not those of the copy.
 ///
 /// # Errors
 /// Neither the lock file nor the file with the holder's name can be read.
 pub fn last_holder(root: &Path) -> Result<Option<Holder>, LockError> {
+    let is_own = |holder: &Holder| {
+        let named = (holder.root != root).then(|| identity(&holder.root));
+        named
+            .flatten()
+            .is_none_or(|named| Some(named) == identity(root))
+    };
+    Ok(named_holder(root)?.filter(is_own))
+}
+
+/// The holder that the lock of a root names.
+fn named_holder(root: &Path) -> Result<Option<Holder>, LockError> {
     let lock = lock_path(root);
     match holder_at(&lock) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -38,6 +38,7 @@ mod compaction;
 mod config;
 /// The socket on which the daemon answers commands.
 mod control;
+mod copied_lake;
 /// A crash at every call that reaches the disk.
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, its cost.
