@@ -40,6 +40,7 @@ pub mod read;
 mod read_task;
 mod recent;
 pub mod relocate;
+mod replaced;
 mod report;
 mod reset;
 mod review;
@@ -73,6 +74,7 @@ pub use orders::{OrderError, OrderRequest, OrderResult};
 use pairs::PairCache;
 pub use pass::PassReport;
 use queue::WorkQueue;
+use replaced::Replaced;
 pub use setup::{BATCH_BYTES, CLAIMS_HELD_MAX, LedgerOrigin, Reconfigure, Setup};
 
 /// The pipeline.
@@ -89,6 +91,7 @@ pub struct Engine {
     left_out: Arc<HashSet<u64>>,
     reread: Reread,
     runs_without_lines: RunsWithoutLines,
+    replaced: Replaced,
     /// Whether a pass ends with a pair of which more is to be read.
     ends_pass_with_rest: bool,
 }
@@ -116,6 +119,7 @@ impl Engine {
             left_out: Arc::default(),
             reread: Reread::default(),
             runs_without_lines: RunsWithoutLines::default(),
+            replaced: Replaced::default(),
             ends_pass_with_rest: false,
             ctx,
         })

@@ -75,6 +75,10 @@ impl Engine {
                 MoveCheck::NotMoved => {}
             }
         }
+        if let Some(from) = self.replaced_at(inode, path) {
+            self.queue.push_relocation(from, path.clone());
+            return Ok(true);
+        }
         Ok(moves_on)
     }
 
@@ -98,7 +102,7 @@ impl Engine {
         let known = known.filter(|known| known.scored_inode() == Some(inode));
         let (storage, root) = (&*self.ctx.storage, &self.ctx.root);
         Ok(known.map_or(MoveCheck::NotMoved, |known| {
-            check_move(storage, root, from, &known, to)
+            check_move(storage, root, from, &known.scored, to)
         }))
     }
 
@@ -226,19 +230,19 @@ pub enum MoveCheck {
     MovesOn,
 }
 
-/// Checks whether the scored day-file of `to` is the one that was read at `from` with the checkpoint `known`.
+/// Checks whether the scored day-file of `to` is the one that was read at `from` as far as `known`.
 #[must_use]
 pub fn check_move(
     storage: &dyn Storage,
     root: &Path,
     from: &PairPath,
-    known: &PairCheckpoint,
+    known: &SourceState,
     to: &PairPath,
 ) -> MoveCheck {
     if from == to || !from.has_name_of(to) {
         return MoveCheck::NotMoved;
     }
-    let Some(identity) = known.scored.identity else {
+    let Some(identity) = known.identity else {
         return MoveCheck::NotMoved;
     };
     let source = match Source::open(storage, root, Stream::Scored, to) {
@@ -273,12 +277,12 @@ fn is_absent(there: &io::Result<FileStat>) -> bool {
 }
 
 /// Returns the state of the scored source as it was read, even if it was marked as gone since.
-fn as_read(known: &PairCheckpoint, identity: SourceIdentity, stat: &FileStat) -> SourceState {
+fn as_read(known: &SourceState, identity: SourceIdentity, stat: &FileStat) -> SourceState {
     SourceState {
         identity: Some(SourceIdentity {
             device: stat.device,
             ..identity
         }),
-        ..known.scored
+        ..*known
     }
 }

@@ -19,7 +19,8 @@ use crate::store::state::{PairReset, Reset};
 /// moved in a circle are reset together all the same.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
 
-/// The sources of a pair that are read again from their start, and why.
+/// The sources of a pair that are read again from their start, and why. Without any, only the rows that no line owns are
+/// given to the heir.
 #[derive(Debug, Default)]
 pub(super) struct ResetRequest {
     pub(super) changes: BTreeMap<Stream, SourceChange>,
@@ -66,6 +67,9 @@ impl Engine {
                     request.changes.entry(*stream).or_insert(*change);
                 } else if known.source(*stream).identity.is_some() {
                     // Otherwise it was reset since, as one that was moved.
+                    if (*stream, *change) == (Stream::Scored, SourceChange::Replaced) {
+                        self.replaced.insert(path, known.scored);
+                    }
                     let request = others.entry(path.clone()).or_default();
                     request.changes.insert(*stream, *change);
                 }
@@ -76,6 +80,11 @@ impl Engine {
         self.reset_pairs(&others)?;
         let claimable = self.pairs.claimable();
         self.reset_pairs(&moved)?;
+        let mut late = self.late_moves(&relocations)?;
+        late.retain(|from, _| !moved.contains_key(from));
+        self.carry_orders(&late)?;
+        self.reset_pairs(&late)?;
+        moved.extend(late);
         let first = moved.first_key_value();
         let first = first.map(|(from, request)| (from, &request.heir));
         if let Some((from, Some((to, _)))) = first {
@@ -129,6 +138,7 @@ impl Engine {
             }
             for (_, request, before) in &done {
                 if let Some((heir, id)) = &request.heir
+                    && !request.changes.is_empty()
                     && let Some(identity) = before.scored.identity
                 {
                     self.expect_moved((heir, *id), identity, &mut changed, &mut resets)?;
@@ -197,6 +207,9 @@ impl Engine {
         let (id, mut checkpoint) = (pair.id, pair.checkpoint.clone());
         let heir = request.heir.as_ref().map(|(_, heir)| *heir);
         let mut sources = Vec::new();
+        if request.changes.is_empty() {
+            sources.extend(heir.filter(|_| has_unclaimed).map(Reset::Bequeath));
+        }
         for (stream, why) in &request.changes {
             sources.push(match stream {
                 Stream::Scored => {

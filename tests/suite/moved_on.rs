@@ -166,3 +166,73 @@ fn a_day_file_that_moves_on_at_any_moment_keeps_its_rows() {
         assert!(calls > 20, "{case:?}: only {calls} calls");
     }
 }
+
+/// Hints at one day, and reads until nothing is left.
+fn read_day(bench: &mut Bench, day: u32) {
+    let path = PairPath::from_relative(Path::new(&pair(day))).unwrap();
+    bench.engine.as_mut().unwrap().enqueue(path);
+    bench.quiet().unwrap();
+}
+
+/// A day-file is renamed to another day, and a new one begins at its old path, which is read first.
+#[test]
+fn the_rows_and_orders_of_a_day_file_follow_it_after_another_one_took_its_place() {
+    for bits in 0..16 {
+        let with_evidence = bits & 4 != 0;
+        let case = Case {
+            on_to: 3,
+            superseded: bits & 2 != 0,
+            with_evidence,
+            crashes: false,
+            replaces: false,
+            ordered: bits & 1 != 0,
+        };
+        let mut bench = lake(case);
+        let streams = match with_evidence {
+            true => &Stream::BOTH[..],
+            false => &[Stream::Scored],
+        };
+        rename(&bench.disk, streams, 1, 2);
+        write(&bench.disk, Stream::Evidence, 1, &evidence_with("new", "t"));
+        write(&bench.disk, Stream::Scored, 1, &scored("new"));
+        read_day(&mut bench, 1);
+        // A later move too, and a line of a run that is out.
+        let is_moved_on = bits & 8 != 0;
+        let last = if is_moved_on { 3 } else { 2 };
+        if is_moved_on {
+            rename(&bench.disk, streams, 2, 3);
+        }
+        if !with_evidence {
+            for n in 0..LINES {
+                let text = evidence_with(&format!("run {n}"), "first");
+                write(&bench.disk, Stream::Evidence, last, &text);
+            }
+        }
+        read_day(&mut bench, last);
+        let again = scored("run 0").replace(":7,", ":8,");
+        write(&bench.disk, Stream::Scored, last, &again);
+        read_day(&mut bench, last);
+        for _ in 0..2 {
+            read_all(&mut bench);
+        }
+        let rows = rows_of(&bench.disk.read(EXPORT).unwrap_or_default());
+        let rescored = usize::from(!case.ordered);
+        let count: usize = rows.values().sum();
+        assert_eq!(
+            count,
+            LINES + 1 + rescored,
+            "{case:?}, {is_moved_on}: {rows:?}"
+        );
+        let mut effective = effective_runs(&bench.disk);
+        effective.sort();
+        let expected = ["new", "run 0", "run 1", "run 2"];
+        let expected = expected
+            .iter()
+            .filter(|run| !case.ordered || **run != "run 0");
+        assert_eq!(
+            effective,
+            expected.copied().collect::<Vec<_>>(),
+            "{case:?}, {is_moved_on}"
+        );
+    }
+}

@@ -37,7 +37,7 @@ impl Planner<'_> {
         let mut pairs = self.context.state.pairs_with_inode(stat.inode)?.into_iter();
         Ok(pairs.find(|(from, known)| {
             !self.left.contains_key(from)
-                && check_move(storage, root, from, &known.checkpoint, to) == MoveCheck::Moved
+                && check_move(storage, root, from, &known.checkpoint.scored, to) == MoveCheck::Moved
         }))
     }
 

@@ -124,6 +124,8 @@ pub enum Reset {
     /// The evidence day-file: its index and dead letters go, runs refused for their evidence wait again, since
     /// this second of 1970.
     Evidence(u64),
+    /// Neither. The rows that were claimable for the pair are claimable for this one.
+    Bequeath(PairId),
 }
 
 impl Reset {
@@ -132,7 +134,7 @@ impl Reset {
     pub fn released(&self) -> usize {
         match self {
             Reset::Scored { released, .. } => released.len(),
-            Reset::Evidence(_) => 0,
+            Reset::Evidence(_) | Reset::Bequeath(_) => 0,
         }
     }
 }

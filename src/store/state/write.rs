@@ -66,6 +66,7 @@ pub(super) fn reset_pair(
                 remove_dead_letters(transaction, id, true)?;
                 wait_again(transaction, id, *now_s)?;
             }
+            Reset::Bequeath(_) => {}
         }
     }
     Ok(())
@@ -206,6 +207,7 @@ pub(super) fn bequeath_claims(
     let heir_of = |pair: &PairReset| {
         pair.sources.iter().find_map(|reset| match reset {
             Reset::Scored { heir, .. } => heir.map(|heir| (pair.id.0, heir.0)),
+            Reset::Bequeath(heir) => Some((pair.id.0, heir.0)),
             Reset::Evidence(_) => None,
         })
     };
