@@ -1,13 +1,15 @@
-//! What `verify` asks of a state or a running daemon: which rows belong to lines of deleted day-files, and whether rows are as
-//! they were written, by the hashes in the state.
+//! What `verify` asks of a state or a running daemon: which rows belong to lines of deleted day-files, whether rows are as
+//! they were written, by the hashes in the state, and whether the ledger has all its lines.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 
 use crate::cli::queries::{query, with_explain_context};
 use crate::config::{Settings, as_typed};
+use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::{OsStorage, Storage as _};
@@ -124,5 +126,45 @@ impl<'a> WrittenRows<'a> {
             | Health::Unresponsive
             | Health::Stopped => RowBytes::Unknown,
         })
+    }
+}
+
+/// Time for a running daemon to append what it has committed.
+const APPEND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Returns what the ledger lacks of all that was written to it, or that it was changed, by a state or by a running daemon.
+pub(super) fn ledger_fault(settings: &Settings) -> Option<String> {
+    match known_ledger_fault(settings) {
+        Ok(fault) => fault,
+        Err(InquireError::NoState(_)) => None,
+        Err(error) => {
+            tracing::warn!(
+                "it is not known whether the ledger has all its lines, because the state cannot be read: {error}; run {} again",
+                as_typed("`distilld verify`")
+            );
+            None
+        }
+    }
+}
+
+fn known_ledger_fault(settings: &Settings) -> Result<Option<String>, InquireError> {
+    if let Backend::OfflineState(files) = offline::find(settings)? {
+        return Ok(files.check_ledger().err().map(|error| error.to_string()));
+    }
+    let written = status::status(settings, HostClock::new().wall_ms())?.retractions;
+    let path = ledger_path(&export_path(&settings.root));
+    let until = Instant::now() + APPEND_PATIENCE;
+    loop {
+        let found = OsStorage.stat(&path).map_or(0, |stat| stat.len_bytes);
+        if found >= written.len_bytes {
+            return Ok(None);
+        }
+        if Instant::now() > until {
+            let (path, written) = (path.display(), written.len_bytes);
+            let fault =
+                format!("{path} is {found} bytes long, but {written} bytes of it were written");
+            return Ok(Some(fault));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -197,7 +197,9 @@ pub(super) fn with_explain_context<T>(
 }
 
 fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
-    let plan: Plan = inquire::<_, InquireError>(settings, "/plan.json", |files| {
+    let plan: Plan = inquire::<_, AnyError>(settings, "/plan.json", |files| {
+        // A run would end with this error.
+        files.check_export()?;
         Ok(plan::plan(&PlanContext {
             storage: &OsStorage,
             root: &files.root,

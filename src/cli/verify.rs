@@ -41,6 +41,7 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
     let known = KnownRows {
         deleted: &|rows| known_rows::deleted_rows(settings, rows),
         written: &|rows| written.rows(rows),
+        ledger: &|| known_rows::ledger_fault(settings),
     };
     let report = verify::verify_knowing(
         &lake,

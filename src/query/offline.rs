@@ -362,7 +362,16 @@ impl OfflineState {
     pub fn check_export(&self) -> Result<(), ExportError> {
         let (header, path) = (self.stored.header(), self.export_path());
         check_export(&OsStorage, &path, header.export, self.export_bytes)?;
-        let (path, mark) = (ledger_path(&path), header.ledger.file);
+        self.check_ledger()
+    }
+
+    /// Checks whether a start can continue with the ledger.
+    ///
+    /// # Errors
+    /// The error that a start ends with.
+    pub fn check_ledger(&self) -> Result<(), ExportError> {
+        let mark = self.stored.header().ledger.file;
+        let path = ledger_path(&self.export_path());
         check_export(&OsStorage, &path, mark, self.ledger_bytes)
     }
 

@@ -168,6 +168,34 @@ fn the_orders_that_a_state_has_outlive_the_loss_of_their_ledger() {
 }
 
 /// The ledger has what came after the state: an older copy of the state brings no order back.
+/// Without its last lines a ledger is whole in itself: only what wrote it knows that it had more.
+#[test]
+fn verify_and_plan_fail_where_a_start_would_miss_lines_of_the_ledger() {
+    for loss in LOSSES {
+        let bench = lake_with_orders();
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+        bench.run(&mut bench.command(&["plan"])).check(0, &[]);
+        loss.happen(&bench);
+        let once = bench.run(&mut bench.command(&["run", "--once"]));
+        once.check(1, &[]);
+        let verified = bench.run(&mut bench.command(&["verify"]));
+        verified.check(1, &["ledger: "]);
+        let result: Value = serde_json::from_str(&verified.stdout).unwrap();
+        assert_eq!(result["ledger"], 1, "{loss:?}: {result}");
+        assert_eq!(result["equal"], false, "{loss:?}");
+        bench
+            .run(&mut bench.command(&["plan"]))
+            .check(1, &["fix: "]);
+    }
+    // A running daemon knows how much it wrote.
+    let bench = lake_with_orders();
+    let daemon = bench.start_caught_up();
+    Loss::BeforeTheRevoke.happen(&bench);
+    let verified = bench.run(&mut bench.command(&["verify"]));
+    verified.check(1, &["bytes of it were"]);
+    daemon.kill_9().unwrap();
+}
+
 #[test]
 fn a_ledger_that_is_whole_has_the_last_word_over_an_older_state() {
     for way_out in WAYS_OUT {

@@ -153,7 +153,8 @@ impl Verification<'_> {
         read.map_err(|source| VerifyError::Ledger { path, source })
     }
 
-    /// Reads the ledger, and counts it as a failure if it is damaged, or missing where a daemon wrote the export.
+    /// Reads the ledger, and counts it as a failure if it is damaged, lacks what was written to it, or is missing where a
+    /// daemon wrote the export.
     pub(super) fn read_ledger(&mut self) -> Result<Ledger, VerifyError> {
         let path = ledger_path(&export_path(&self.lake.root));
         let mut ledger = self.current_ledger()?;
@@ -167,6 +168,9 @@ impl Verification<'_> {
         } else if !ledger.is_there && self.ledger_is_due() {
             let what = format!("ledger: {} is missing, or has no line", path.display());
             self.fail_at(Kind::Ledger, 0, || what);
+        } else if let Some(fault) = (self.known.ledger)() {
+            // An older copy of the ledger is whole in itself.
+            self.fail_at(Kind::Ledger, 0, || format!("ledger: {fault}"));
         }
         Ok(ledger)
     }

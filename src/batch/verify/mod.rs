@@ -161,19 +161,22 @@ impl Steps<'_> {
     }
 }
 
-/// What is known of rows of the export, by their offsets, apart from the export itself.
+/// What is known of rows of the export, by their offsets, and of its ledger, apart from these files themselves.
 #[derive(Clone, Copy)]
 pub struct KnownRows<'a> {
     /// Returns which of the rows belong to lines of deleted day-files, as far as that is known.
     pub deleted: &'a dyn Fn(&[u64]) -> BTreeSet<u64>,
     /// Returns for each of the rows whether it is as it was written.
     pub written: &'a dyn Fn(&[u64]) -> Vec<RowBytes>,
+    /// Returns what the ledger lacks of all that was written to it, or that it was changed.
+    pub ledger: &'a dyn Fn() -> Option<String>,
 }
 
 /// Nothing is known.
 const UNKNOWN_ROWS: KnownRows<'static> = KnownRows {
     deleted: &|_| BTreeSet::new(),
     written: &|rows| vec![RowBytes::Unknown; rows.len()],
+    ledger: &|| None,
 };
 
 /// Verifies the export of a lake without a state.

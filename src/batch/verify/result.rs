@@ -27,7 +27,8 @@ pub struct VerifyResult {
     pub altered: u64,
     /// Rows whose line is refused, although its sources did not change since.
     pub unexpected: u64,
-    /// Whether the retraction ledger is damaged, or missing although a daemon wrote the export: 1 if it is.
+    /// Whether the retraction ledger is damaged, lacks what was written to it, or is missing although a daemon wrote the
+    /// export: 1 if it is.
     pub ledger: u64,
     /// Rows that are effective although a later line of their run overrules them or an order is on the run.
     pub unretracted: u64,
