@@ -211,7 +211,11 @@ impl<'a, E> Joiner<'a, E> {
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
         if let Err(refusal) = self.make_row(admitted, index, evidence, Dialect::Native) {
-            return Ok(Verdict::refused(refusal, index));
+            // An order comes first, as where it is given after the line.
+            return Ok(match self.is_ordered(key.0) {
+                true => Verdict::Ordered { index },
+                false => Verdict::refused(refusal, index),
+            });
         }
         if let Some((claim, superseded)) = self.find_claim(admitted, index, evidence, row_from)? {
             self.out.rows.truncate(row_from);

@@ -16,7 +16,8 @@ use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, scri
 use crate::support::ledger::{Event, ledger_fault, read_ledger};
 use crate::support::naive::{NaiveBatch, Pairs, naive_batch, verdicts};
 use crate::support::process::{
-    Bench, MEMORY_KIB_MAX, evidence, is_root, memory_kib_max, output_with_stdin, scored, scored_as,
+    Bench, MEMORY_KIB_MAX, evidence, evidence_with, is_root, memory_kib_max, output_with_stdin,
+    scored, scored_as,
 };
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
 
@@ -498,6 +499,57 @@ fn an_order_and_a_rejection_of_one_row_are_one_retraction() {
 }
 
 /// The path of the real ledger.
+/// The verdicts are those of the list in their order, whichever of order, line and evidence comes last.
+#[test]
+fn an_order_comes_before_role_and_text_whatever_arrives_last() {
+    let bad_evidence = [
+        evidence("r").replace("executor", "extractor"),
+        evidence_with("r", " "),
+        evidence("r"),
+    ];
+    let order = |bench: &Bench, flags: &[&str]| {
+        let arguments = [&["retract", "r"], flags].concat();
+        bench.run(&mut bench.command(&arguments)).check(0, &[]);
+    };
+    for text in bad_evidence {
+        for last in ["order", "line", "evidence"] {
+            let bench = Bench::new();
+            let steps: [(&str, &dyn Fn()); 3] = [
+                ("order", &|| order(&bench, &["--unseen", "--reason", "r"])),
+                ("line", &|| bench.append(Stream::Scored, PAIR, scored("r"))),
+                ("evidence", &|| bench.append(Stream::Evidence, PAIR, &text)),
+            ];
+            let (at_last, first): (Vec<_>, Vec<_>) =
+                steps.iter().partition(|(what, _)| *what == last);
+            bench.append_run(OTHER, "other");
+            bench.once();
+            for (_, step) in first.iter().chain(&at_last) {
+                step();
+                bench.once();
+            }
+            let figures = bench.status();
+            let row = u64::from(last == "order" && text == evidence("r"));
+            assert_eq!(figures["scored"]["ordered"], 1 - row, "{last} last: {text}");
+            let explained = bench.ask(&["explain", "r", "--json"]);
+            let verdict = if row > 0 { "exported" } else { "ordered" };
+            assert_eq!(
+                explained["lines"][0]["verdict"], verdict,
+                "{last} last: {text}"
+            );
+            assert_eq!(bench.effective_runs(), ["other"]);
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+            order(&bench, &["--revoke"]);
+            bench.once();
+            assert_eq!(
+                bench.status()["scored"]["ordered"],
+                0,
+                "{last} last: {text}"
+            );
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+        }
+    }
+}
+
 fn ledger_bytes(bench: &Bench) -> Vec<u8> {
     fs::read(bench.export().with_file_name("sft_retractions.jsonl")).unwrap()
 }
