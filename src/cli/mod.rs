@@ -20,7 +20,7 @@ mod verify;
 mod wait;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ use crate::console::progress::{self, Steps};
 use crate::console::terminal::Terminal;
 use crate::daemon::event_loop::Reloader;
 use crate::daemon::{signals, status_line};
-use crate::lake::path::export_path;
+use crate::lake::path::{Stream, export_path};
+use crate::platform::answers;
 use crate::platform::clock::HostClock;
 use crate::platform::descend::resolved_dir;
 use crate::platform::escape::{self, Printable};
@@ -185,12 +186,34 @@ fn load(
     };
     invocation.set();
     let (settings, sources) = loaded?;
+    if let Some(path) = answers::silent(&asked_first(arguments, &settings), ANSWER_PATIENCE) {
+        let path = path.to_owned();
+        return Err(ConfigError::FileSystemSilent { path });
+    }
     match (settings.check_root(&sources), &arguments.command) {
         (Err(_), Some(Command::Config(_)))
         | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check(_)))
         | (Ok(()), _) => Ok((settings, sources)),
         (Err(error), _) => Err(error),
     }
+}
+
+/// Time for a file system to answer at all.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Returns the paths without which a command could say nothing and never end: it asks first whether their file systems
+/// answer. The sources are not among them where a daemon on other disks tells that they hang.
+fn asked_first(arguments: &Arguments, settings: &Settings) -> Vec<PathBuf> {
+    let mut paths = vec![settings.root.clone(), settings.state_dir.clone()];
+    match arguments.command {
+        None | Some(Command::Query(_) | Command::Wait(_) | Command::Retract(_)) => {}
+        Some(Command::Check(_) | Command::Verify(_)) => {
+            paths.extend(Stream::ALL.map(|stream| stream.base(&settings.root)));
+        }
+        // They report nothing at once, or name another path.
+        Some(_) => paths.clear(),
+    }
+    paths
 }
 
 fn run(

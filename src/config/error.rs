@@ -120,6 +120,12 @@ pub enum ConfigError {
         /// The I/O error.
         source: io::Error,
     },
+    /// A file system hangs.
+    #[error("the file system of {} does not answer", path.display())]
+    FileSystemSilent {
+        /// A path in it.
+        path: PathBuf,
+    },
 }
 
 impl ConfigError {
@@ -128,7 +134,7 @@ impl ConfigError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::RootOutOfReach { .. } => 1,
+            Self::RootOutOfReach { .. } | Self::FileSystemSilent { .. } => 1,
             _ => crate::config::EXIT_CODE,
         }
     }

@@ -1,5 +1,6 @@
 //! What distilld needs of the operating system: storage, clock, locks, threads and the service manager.
 
+pub mod answers;
 pub mod background;
 pub mod buffer_pool;
 pub mod checksummed_file;

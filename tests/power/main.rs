@@ -33,6 +33,8 @@ mod sightings;
 mod cuts;
 /// Full disks, disks that fail a sync, disks that turn read-only, unreadable sectors.
 mod disks;
+/// A file system that hangs.
+mod hanging;
 /// Lost events and exhausted watches.
 mod limits;
 /// File systems without events.
