@@ -169,9 +169,7 @@ fn config(error: &ConfigError) -> String {
                 .to_owned(),
             _ => disk(source, "it"),
         },
-        ConfigError::FileSystemSilent { .. } => {
-            "bring its server or its disk back; a daemon goes on by itself then".to_owned()
-        }
+        ConfigError::FileSystemSilent { .. } => "bring its server or its disk back".to_owned(),
     }
 }
 

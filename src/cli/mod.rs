@@ -201,8 +201,8 @@ fn load(
 /// Time for a file system to answer at all.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Returns the paths without which a command could say nothing and never end: it asks first whether their file systems
-/// answer. The sources are not among them where a daemon on other disks tells that they hang.
+/// Returns the paths without which a command could print nothing and never end: it asks first whether their file systems
+/// answer. The sources are not among them where a daemon on other disks reports that they hang.
 fn asked_first(arguments: &Arguments, settings: &Settings) -> Vec<PathBuf> {
     let mut paths = vec![settings.root.clone(), settings.state_dir.clone()];
     match arguments.command {

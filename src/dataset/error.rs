@@ -141,6 +141,13 @@ pub enum DatasetError {
         /// Time and length at its first line.
         begin: String,
     },
+    /// The stamps of rows or events contradict each other about the time that was asked for.
+    #[error("what {} had at that time is not known: the clock of its host went back later, so that earlier rows or \
+             retractions have later times", path.display())]
+    ClockWentBack {
+        /// The export.
+        path: PathBuf,
+    },
     /// A line of the export that cannot be written as asked.
     #[error("the line at byte {at_byte} of {} is no row of distilld: {error}", path.display())]
     NoRow {

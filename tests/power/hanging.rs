@@ -14,7 +14,7 @@ const PAIR: &str = "2026/01/01/a.jsonl";
 /// The commands wait for 5 s, some of them twice.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
-/// A server of a FUSE mount, which goes on before the mount is removed.
+/// A server of a FUSE mount, which continues before the mount is removed.
 struct Server(Child);
 
 impl Server {

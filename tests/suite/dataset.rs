@@ -791,6 +791,66 @@ fn a_time_is_what_was_known_then() {
     );
 }
 
+/// A clock that was wrong for some time: no time gives a row that was retracted before it, or lacks one without a word.
+#[test]
+fn a_time_is_what_was_known_then_also_after_the_clock_went_back() {
+    let row = |number: usize, stamp: &str| {
+        format!(
+            "{{\"id\":\"a.jsonl:{number}\",\"source_run_id\":\"{number}\",\"quality_score\":\"accepted\",\"created_at\":\"{stamp}\",\
+             \"provenance\":{{\"source_file\":\"f\",\"line_offset\":1,\"sig_hash\":\"s\"}}}}\n"
+        )
+    };
+    const FUTURE: &str = "2938-01-01T00:00:00Z";
+    const AHEAD: &str = "2026-05-04T00:00:00Z";
+    let set_of = |stamps: [&str; 4], at: &str| {
+        let rows: Vec<String> = (0..4).map(|n| row(n, stamps[n])).collect();
+        let mut set = Set::new(rows[0].as_bytes());
+        set.append(rows[1..].concat().as_bytes());
+        let first = set.rows()[0].clone();
+        set.retract(&first);
+        set.events[0]["at"] = "2026-05-02T03:04:00Z".into();
+        set.events[1]["at"] = at.into();
+        set.write_ledger();
+        (set, rows)
+    };
+    let second = |second: u32| format!("2026-05-02T03:04:{second:02}.000Z");
+    let [s0, s1, s2, s3, s4, s5] = [0, 1, 2, 3, 4, 5].map(second);
+    // The second row, or the event, has a stamp in the future.
+    let (set, rows) = set_of([&s0, FUTURE, &s2, &s3], &s4);
+    assert_eq!(set.out(&["rows", "--at", &s5]), rows[1..].concat());
+    assert_eq!(set.out(&["rows", "--at", &s2]), rows[..3].concat());
+    let (set, rows) = set_of([&s0, &s1, &s2, &s3], FUTURE);
+    assert_eq!(set.out(&["rows", "--at", &s5]), rows[1..].concat());
+    // A stamp of the past is wrong as well, if others follow it. What was known before it, and after it, is known.
+    let (set, rows) = set_of([&s0, AHEAD, &s2, &s3], &s4);
+    for at in [&s2, &s3, &s5] {
+        let ended = set.run(&["rows", "--at", at]);
+        ended.check(1, &["the clock of its host went back", "a version of"]);
+        assert_eq!(ended.stdout, "");
+        set.run(&["cite", "--at", at]).check(1, &["went back"]);
+    }
+    assert_eq!(set.out(&["rows", "--at", &s1]), rows[0]);
+    assert_eq!(set.out(&["rows", "--at", AHEAD]), rows[1..].concat());
+    // An event between rows of later commits.
+    let (mut set, rows) = set_of([&s0, &s1, &s2, &s3], AHEAD);
+    assert_eq!(set.out(&["rows", "--at", &s5]), rows.concat());
+    let second_row = set.rows()[1].clone();
+    set.retract(&second_row);
+    set.events[2]["at"] = s4.clone().into();
+    set.write_ledger();
+    set.run(&["rows", "--at", &s5]).check(1, &["went back"]);
+    assert_eq!(set.out(&["rows", "--at", AHEAD]), rows[2..].concat());
+    // Stamps of two threads.
+    let (set, rows) = set_of(
+        [&s0, "2026-05-02T03:04:01.4Z", "2026-05-02T03:04:01.2Z", &s3],
+        &s4,
+    );
+    assert_eq!(
+        set.out(&["rows", "--at", "2026-05-02T03:04:01.3Z"]),
+        rows[..3].concat()
+    );
+}
+
 #[test]
 fn a_follower_writes_rows_and_what_happens_to_them() {
     let mut set = Set::of_lake(3);

@@ -63,6 +63,9 @@ pub(super) fn dataset(error: &DatasetError) -> String {
         DatasetError::BeforeLedger { .. } => {
             "use a later time or length; `rebuild` and an upgrade begin a new ledger".to_owned()
         }
+        DatasetError::ClockWentBack { .. } => {
+            "use a version of `distilld cite`, or a length of the export, instead of a time".to_owned()
+        }
         DatasetError::NoRow { .. } => {
             "omit --key and --offsets, or remove that line with `distilld rebuild`".to_owned()
         }
