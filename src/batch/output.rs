@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::kept_rows::{KeptRows, RowsLost};
-use crate::platform::storage::{Storage, StorageFile, write_all_at};
+use crate::platform::rights_of::{rights_of, rights_of_first};
+use crate::platform::storage::{Rights, Storage, StorageFile, write_all_at};
 
 /// The destination of a batch's rows.
 pub enum Output<'w> {
@@ -74,7 +75,8 @@ impl<'s, 'w> Sink<'s, 'w> {
     /// Begins a file, which then appears also without rows.
     pub fn begin(&mut self) -> io::Result<()> {
         if let (Output::File(path), None, false) = (&self.output, &self.temporary, self.dry_run) {
-            self.temporary = Some(create_temporary(self.storage, path)?);
+            let rights = rights_of(self.storage, path)?;
+            self.temporary = Some(create_temporary(self.storage, path, rights)?);
         }
         Ok(())
     }
@@ -97,15 +99,20 @@ impl<'s, 'w> Sink<'s, 'w> {
     }
 
     fn write(&mut self, rows: &[u8]) -> io::Result<()> {
-        let path = match &mut self.output {
+        if let Some((_, file)) = &self.temporary {
+            return write_all_at(&**file, rows, self.written_bytes);
+        }
+        let (path, rights) = match &mut self.output {
             Output::Writer(writer) => return writer.write_all(rows),
             Output::Device(_, device) => return device.write_all(rows),
-            Output::File(path) | Output::Own(path) => path,
+            Output::File(path) => (&*path, rights_of(self.storage, path)?),
+            // The daemon appends to it later, also after a batch that root ran.
+            Output::Own(path) => (
+                &*path,
+                rights_of_first(self.storage, std::slice::from_ref(path))?,
+            ),
         };
-        let (_, file) = match &mut self.temporary {
-            Some(temporary) => temporary,
-            none => none.insert(create_temporary(self.storage, path)?),
-        };
+        let (_, file) = (self.temporary).insert(create_temporary(self.storage, path, rights)?);
         write_all_at(&**file, rows, self.written_bytes)
     }
 
@@ -137,10 +144,12 @@ impl<'s, 'w> Sink<'s, 'w> {
     }
 }
 
-/// Creates `.NAME.PID.partial` in the directory of `path`; the process number keeps two batches apart.
+/// Creates `.NAME.PID.partial` in the directory of `path`, with the rights of the file that it replaces; the process number
+/// keeps two batches apart.
 fn create_temporary(
     storage: &dyn Storage,
     path: &Path,
+    rights: Option<Rights>,
 ) -> io::Result<(PathBuf, Arc<dyn StorageFile>)> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
@@ -154,6 +163,9 @@ fn create_temporary(
         _ => {}
     }
     let file = storage.create(&temporary)?;
+    if let Some(rights) = rights {
+        file.set_rights(rights)?;
+    }
     Ok((temporary, file))
 }
 

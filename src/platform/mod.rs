@@ -16,6 +16,7 @@ pub(crate) mod map_in_order;
 pub mod message_ids;
 mod os_storage;
 pub mod rights;
+pub mod rights_of;
 pub mod root_lock;
 pub mod sd_notify;
 pub mod storage;

@@ -160,7 +160,8 @@ impl Storage for OsStorage {
 
     fn rights(&self, path: &Path) -> io::Result<Option<Rights>> {
         let stat = stat_at(path)?;
-        Ok(Some(Rights {
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        Ok((!is_link).then_some(Rights {
             user: stat.st_uid,
             group: stat.st_gid,
             mode: stat.st_mode & 0o7777,

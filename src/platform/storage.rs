@@ -132,7 +132,8 @@ pub trait Storage: Debug + Send + Sync {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and those above it that are missing, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// Returns the rights of `path`; a link in the last component is not followed. `None` if the storage has no owners.
+    /// Returns the rights of `path`; a link in the last component is not followed. `None` for a link, whose mode means
+    /// nothing, and if the storage has no owners.
     fn rights(&self, _path: &Path) -> io::Result<Option<Rights>> {
         Ok(None)
     }

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{EngineError, Setup};
+use crate::platform::rights_of::{rights_of, rights_of_first};
 use crate::platform::storage::{FileStat, ListedEntry, Rights, Storage, StorageFile, exists};
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
-
-/// Permission bits of a file for which only the rights of its directory are known.
-const FILE_BITS: u32 = 0o666;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ pub(super) fn with_owner(setup: &Setup) -> Result<Setup, EngineError> {
         Ok(OwnedStorage {
             inner: Arc::clone(&setup.storage),
             state_dir: setup.state_dir.clone(),
-            dir: rights(storage, &setup.state_dir)?,
+            dir: rights_of(storage, &setup.state_dir)?,
             state: rights_of_first(storage, &state)?,
             export: rights_of_first(storage, std::slice::from_ref(&setup.export_path))?,
         })
@@ -46,30 +44,6 @@ pub(super) fn with_owner(setup: &Setup) -> Result<Setup, EngineError> {
         storage: Arc::new(read().map_err(|source| setup.state_dir_error(source))?),
         ..setup.clone()
     })
-}
-
-/// Returns the rights of the first of these files that exists, else those that a file in their directory gets.
-fn rights_of_first(storage: &dyn Storage, paths: &[PathBuf]) -> io::Result<Option<Rights>> {
-    for path in paths {
-        if let Some(found) = rights(storage, path)? {
-            return Ok(Some(found));
-        }
-    }
-    let Some(dir) = paths.first().and_then(|path| path.parent()) else {
-        return Ok(None);
-    };
-    let of_file = |dir: Rights| Rights {
-        mode: dir.mode & FILE_BITS,
-        ..dir
-    };
-    Ok(rights(storage, dir)?.map(of_file))
-}
-
-fn rights(storage: &dyn Storage, path: &Path) -> io::Result<Option<Rights>> {
-    match storage.rights(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => found,
-    }
 }
 
 impl Storage for OwnedStorage {

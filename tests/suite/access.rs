@@ -380,3 +380,56 @@ fn a_check_by_root_finds_what_the_daemons_user_may_not_read() {
     }
     lake.ask(0, 0, &["check"]).check(0, &[]);
 }
+
+/// Returns owner, group and mode of a file.
+fn rights_of(path: &Path) -> (u32, u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+/// The batch may be run by root, or by the daemon's user under another umask.
+#[test]
+fn a_batch_that_replaces_the_export_keeps_its_owner_group_and_mode() {
+    if !is_root() {
+        return;
+    }
+    for by_root in [true, false] {
+        let lake = Lake::new("027");
+        let daemon = lake.start();
+        lake.bench.stop(daemon);
+        let export = lake.bench.export();
+        std::os::unix::fs::chown(&export, Some(OWNER), Some(READER)).unwrap();
+        fs::set_permissions(&export, Permissions::from_mode(0o640)).unwrap();
+        lake.bench.remove_state();
+        lake.bench.append_run(PAIR, "b");
+        let mut command = match by_root {
+            true => lake.bench.command(&["export"]),
+            false => {
+                let mut own = lake.bench.as_user(OWNER, &["export"]);
+                own.uid(OWNER).gid(READER);
+                own
+            }
+        };
+        lake.bench.run(&mut command).check(0, &[]);
+        assert_eq!(
+            rights_of(&export),
+            (OWNER, READER, 0o640),
+            "by root {by_root}"
+        );
+        let elsewhere = lake.bench.sibling("copy.jsonl");
+        fs::write(&elsewhere, "").unwrap();
+        std::os::unix::fs::chown(&elsewhere, Some(READER), Some(READER)).unwrap();
+        fs::set_permissions(&elsewhere, Permissions::from_mode(0o600)).unwrap();
+        let mut command = lake.bench.command(&["export", "--output"]);
+        lake.bench.run(command.arg(&elsewhere)).check(0, &[]);
+        assert_eq!(rights_of(&elsewhere), (READER, READER, 0o600));
+        // A link is replaced by a file like a new one.
+        fs::remove_file(&elsewhere).unwrap();
+        std::os::unix::fs::symlink("/dev/shm/none", &elsewhere).unwrap();
+        let mut command = lake.bench.command(&["export", "--output"]);
+        lake.bench.run(command.arg(&elsewhere)).check(0, &[]);
+        assert_eq!(rights_of(&elsewhere).2 & 0o022, 0);
+        let daemon = lake.start();
+        lake.bench.stop(daemon);
+    }
+}
