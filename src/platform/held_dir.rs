@@ -9,10 +9,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::platform::descend::open_dir;
+use crate::platform::rights_of::give_to_owner_of;
 use crate::platform::storage::retry_interrupted;
 
 /// A directory that is held open.
@@ -170,12 +171,7 @@ impl HeldDir {
         let mode = Mode::from_raw_mode(mode);
         let create = || Ok(rustix::fs::openat(&self.0, name, flags, mode)?);
         let file = File::from(retry_interrupted(create)?);
-        let owner = rustix::fs::fstat(&self.0)?;
-        if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
-            let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
-            // Root without that capability, as in some containers, keeps the file.
-            let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
-        }
+        give_to_owner_of(&self.0, &file)?;
         Ok(file)
     }
 

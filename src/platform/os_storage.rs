@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::platform::descend::{is_link, open_below, open_dir, open_dir_of};
 use crate::platform::held_dir::{Misplaced, NotOwnFile};
+use crate::platform::rights_of::give_to_owner_of;
 use crate::platform::storage::{
     FileKind, FileStat, ListedEntry, Rights, Storage, StorageFile, retry_interrupted,
 };
@@ -106,7 +107,10 @@ impl Storage for OsStorage {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         // Under no umask may another user write into a file or a directory of the daemon.
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        Ok(Arc::new(DiskFile(open(path, flags)?.into())))
+        let (dir, name) = open_dir_of(path)?;
+        let file = open_in(&dir, name, flags)?;
+        give_to_owner_of(&dir, &file)?;
+        Ok(Arc::new(DiskFile(file.into())))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
@@ -171,7 +175,8 @@ impl Storage for OsStorage {
     fn set_dir_rights(&self, dir: &Path, rights: Rights) -> io::Result<()> {
         let opened = fs::File::from(open(dir, OFlags::DIRECTORY)?);
         let owner = retry_interrupted(|| opened.metadata())?.uid();
-        if owner != rustix::process::geteuid().as_raw() {
+        // A new directory may belong to the owner of the one around it, who may give it any mode in any case.
+        if owner != rustix::process::geteuid().as_raw() && owner != rights.user {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the directory was replaced by one of another user",
@@ -193,7 +198,15 @@ impl Storage for OsStorage {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 open_dir(path).map(drop).map_err(|_| error)
             }
-            made => made.and_then(|()| sync(&dir)),
+            Err(error) => Err(error),
+            Ok(()) => {
+                // It is the one that was just made, unless it has another owner by now: only root can give it one.
+                let made = open_in(&dir, name, OFlags::DIRECTORY)?;
+                if rustix::fs::fstat(&made)?.st_uid == rustix::process::geteuid().as_raw() {
+                    give_to_owner_of(&dir, &made)?;
+                }
+                sync(&dir)
+            }
         }
     }
 
@@ -209,9 +222,13 @@ impl Storage for OsStorage {
 /// Opens a file; does not follow a link and does not block on a FIFO that took its place.
 fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let (dir, name) = open_dir_of(path)?;
+    open_in(&dir, name, flags)
+}
+
+fn open_in(dir: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | READING | OFlags::NOFOLLOW;
     let mode = Mode::from_raw_mode(FILE_MODE_MAX);
-    retry_interrupted(|| Ok(rustix::fs::openat(&dir, name, flags, mode)?))
+    retry_interrupted(|| Ok(rustix::fs::openat(dir, name, flags, mode)?))
 }
 
 /// Opens a file below a directory. One that only a link leads to does not exist.

@@ -1,7 +1,11 @@
-//! The rights of the files that a new file replaces: a person runs a command as root, and the daemon has to own the result.
+//! The rights of new files: a person runs a command as root, and the daemon has to own the result. A file that replaces
+//! another one gets its rights; any other belongs to the owner of its directory.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Uid, fchown, fstat};
 
 use crate::platform::storage::{Rights, Storage};
 
@@ -37,4 +41,19 @@ pub fn rights_of(storage: &dyn Storage, path: &Path) -> io::Result<Option<Rights
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         found => found,
     }
+}
+
+/// Gives an open file or directory that root has just created to the owner of its directory, who must be able to use it
+/// later. Other users can own nothing but what is theirs already.
+///
+/// # Errors
+/// Those of the disk.
+pub(super) fn give_to_owner_of(dir: impl AsFd, made: impl AsFd) -> io::Result<()> {
+    let owner = fstat(dir)?;
+    if rustix::process::geteuid().is_root() && owner.st_uid != 0 {
+        let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+        // Root without that capability, as in some containers, keeps the file.
+        let _ = fchown(made, Some(uid), Some(gid));
+    }
+    Ok(())
 }

@@ -433,3 +433,47 @@ fn a_batch_that_replaces_the_export_keeps_its_owner_group_and_mode() {
         lake.bench.stop(daemon);
     }
 }
+
+/// What root creates in a lake of the daemon's user, also where a state or the whole output is not there yet.
+#[test]
+fn the_daemon_can_use_what_commands_of_root_have_created() {
+    if !is_root() {
+        return;
+    }
+    let commands: [&[&str]; 7] = [
+        &["rebuild", "--dry-run"],
+        &["rebuild", "--state-only"],
+        &["rebuild"],
+        &["export"],
+        &["run", "--once"],
+        &["retract", "a", "--unseen", "--reason", "licence"],
+        RETRY,
+    ];
+    for arguments in commands {
+        for lost in ["state", "output", "nothing"] {
+            let lake = Lake::new("027");
+            let daemon = lake.start();
+            lake.bench.stop(daemon);
+            let distilled = lake.bench.root().join("data/distilled");
+            match lost {
+                "state" => lake.bench.remove_state(),
+                "output" => fs::remove_dir_all(&distilled).unwrap(),
+                _ => {}
+            }
+            let parent = lake.bench.root().join("data");
+            std::os::unix::fs::chown(&parent, Some(OWNER), Some(OWNER)).unwrap();
+            // Some of them refuse such a lake.
+            lake.bench.run(&mut lake.bench.command(arguments));
+            let mut found = vec![distilled];
+            found.retain(|path| path.exists());
+            while let Some(path) = found.pop() {
+                let what = format!("{arguments:?}, {lost} lost: {}", path.display());
+                assert_eq!(fs::symlink_metadata(&path).unwrap().uid(), OWNER, "{what}");
+                let entries = fs::read_dir(&path).into_iter().flatten();
+                found.extend(entries.map(|entry| entry.unwrap().path()));
+            }
+            let daemon = lake.start();
+            lake.bench.stop(daemon);
+        }
+    }
+}
