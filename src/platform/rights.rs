@@ -29,6 +29,19 @@ impl fmt::Display for Account {
 }
 
 impl Account {
+    /// Returns an account with this number and name.
+    #[cfg(test)]
+    pub(crate) fn new(id: u32, name: Option<&str>) -> Self {
+        let name = name.map(str::to_owned);
+        Self { id, name }
+    }
+
+    /// Returns whether the host has a name for it. A program that takes names alone, such as `usermod`, can use no other.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// Returns the account as it is written after `sudo -u`.
     #[must_use]
     pub fn typed(&self) -> String {
@@ -195,9 +208,11 @@ impl Denied {
     #[must_use]
     pub fn fix(&self) -> String {
         let as_owner = self.fix_of_a_change();
-        // Membership in root's group is no fix, nor is any for the owner, whose own right counts.
+        // Membership in root's group is no fix, nor is any for the owner, whose own right counts, or without a name.
         let is_owner = self.owner.id == self.user.id;
-        let group_may = self.mode & self.group_bit != 0 && self.group.id != 0 && !is_owner;
+        let are_named = self.group.is_named() && self.user.is_named();
+        let group_may =
+            self.mode & self.group_bit != 0 && self.group.id != 0 && !is_owner && are_named;
         match group_may {
             true => format!(
                 "{as_owner}; or join the group with `sudo usermod -aG {} {}` and log in again",
@@ -231,9 +246,13 @@ mod tests {
     use super::*;
 
     fn denied(mode: u32, owner: u32, group: u32) -> Denied {
-        let account = |id: u32| Account {
-            id,
-            name: (id == 7).then(|| "distilld".to_owned()),
+        let account = |id: u32| {
+            let name = match id {
+                7 => Some("distilld"),
+                8 => Some("ann"),
+                _ => None,
+            };
+            Account::new(id, name)
         };
         Denied {
             path: "/srv/control.sock".into(),
@@ -258,8 +277,16 @@ mod tests {
         assert_eq!(
             denied(0o660, 7, 7).fix(),
             "repeat the command as its user: `sudo -u distilld distilld ...`; or join the group with `sudo usermod -aG \
-             distilld 8` and log in again"
+             distilld ann` and log in again"
         );
+        // `usermod` takes no numbers.
+        let alone = "repeat the command as its user: `sudo -u distilld distilld ...`";
+        assert_eq!(denied(0o660, 7, 9).fix(), alone);
+        let nameless = Denied {
+            user: Account::new(9, None),
+            ..denied(0o660, 7, 7)
+        };
+        assert_eq!(nameless.fix(), alone);
         assert_eq!(
             denied(0o660, 7, 7).fix_of_a_change(),
             "repeat the command as its user: `sudo -u distilld distilld ...`"
@@ -274,7 +301,7 @@ mod tests {
         );
         assert_eq!(
             denied(0o660, 7, 7).to_string(),
-            "permission denied: user 8 may not connect to /srv/control.sock, which is of user distilld, group distilld, \
+            "permission denied: user ann may not connect to /srv/control.sock, which is of user distilld, group distilld, \
              mode 0660"
         );
     }

@@ -105,7 +105,7 @@ impl RootLock {
     }
 
     fn take_as(holder: &Holder) -> Result<Self, LockError> {
-        let paths = [lock_path(&holder.root), holder.state_dir.join(LOCK_FILE)];
+        let paths = [lock_path(&holder.root), state_lock_path(&holder.state_dir)];
         let foreign_state_root = other_root(&paths[1], &holder.root);
         let lock = Self::take_all(paths, holder)?;
         Ok(Self {
@@ -120,7 +120,7 @@ impl RootLock {
     /// # Errors
     /// See [`LockError`].
     pub fn lock_for_query(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
-        let paths = BTreeSet::from([lock_path(root), state_dir.join(LOCK_FILE)]);
+        let paths = BTreeSet::from([lock_path(root), state_lock_path(state_dir)]);
         let held = paths.iter().filter_map(|path| share_one(path).transpose());
         Ok(Self {
             _held: held.collect::<Result<_, _>>()?,
@@ -220,6 +220,11 @@ pub fn is_held(root: &Path) -> bool {
 /// The lock of a root.
 pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("data/distilled").join(LOCK_FILE)
+}
+
+/// The lock of a state directory.
+pub(crate) fn state_lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(LOCK_FILE)
 }
 
 /// Returns the conversion of an error at a lock's path.

@@ -135,6 +135,8 @@ mod tidy;
 mod torn;
 /// The training examples, with the real Python library.
 mod train;
+/// The commands that `check` prints: each is typed by root, as it is printed, and mends what it is printed for.
+mod typed;
 /// The units and the files packaged with them, as texts.
 mod units;
 /// Empty directories: a disk that is not mounted, and day-files that were deleted.

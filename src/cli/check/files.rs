@@ -1,7 +1,7 @@
 //! Checks of the directories and files that the daemon writes.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
@@ -12,19 +12,44 @@ use crate::lake::path::ledger_path;
 use crate::platform::escape::shell_word;
 use crate::platform::storage::{FileKind, OsStorage, Rights, Storage as _};
 
-/// Checks that a directory can be written, or created below the nearest existing one.
-pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
+/// Checks that a directory can be written, or created below the nearest existing one. `own` is the directory of the daemon
+/// that has it: the ones above are those of others, who keep their owner.
+pub(super) fn check_writable(name: &str, dir: &Path, own: &Path, findings: &mut Findings) {
     let nearest = nearest_existing(dir);
     let what = format!("{name} directory {}", dir.display());
-    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
-    if !is_dir {
+    if let Err(error) = std::fs::metadata(nearest)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        // A link whose target is in a directory that cannot be entered.
+        let why = format!("{} cannot be used: {error}", nearest.display());
+        findings.fail(what, why, reader::let_read(nearest, own));
+        return;
+    }
+    if !nearest.is_dir() {
         let why = format!("{} is not a directory", nearest.display());
-        let fix = format!("move it away: `mv {0} {0}.old`", shell_word(nearest));
+        let fix = format!("move it away: `{}`", moved_away(nearest));
         findings.fail(what, why, fix);
-    } else if let Err(error) = rustix::fs::access(nearest, access) {
+        return;
+    }
+    let is_own = nearest.starts_with(own);
+    let may = |access| rustix::fs::access(nearest, access).map_err(io::Error::from);
+    if let Err(error) = may(Access::EXEC_OK)
+        && !is_own
+    {
+        let why = format!("{} cannot be entered: {error}", nearest.display());
+        findings.fail(what, why, reader::let_enter(nearest));
+    } else if let Err(error) = may(Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
         let why = format!("{} cannot be written: {error}", nearest.display());
-        findings.fail(what, why, reader::let_write(nearest, &error.into()));
+        let fix = match is_own {
+            true => reader::let_write(nearest, &error),
+            false => reader::create(own, nearest, &error),
+        };
+        findings.fail(what, why, fix);
+    } else if reader::has_attribute(nearest) {
+        // It permits to create files, but none could be renamed or removed.
+        let why = format!("files in {} cannot be replaced", nearest.display());
+        let error = io::ErrorKind::PermissionDenied.into();
+        findings.fail(what, why, reader::let_write(nearest, &error));
     } else if nearest == dir {
         findings.ok(what, "writable");
     } else {
@@ -36,16 +61,36 @@ pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
     }
 }
 
+/// Returns the command that moves a path away, to a name that is free: a second name would be overwritten.
+pub(super) fn moved_away(path: &Path) -> String {
+    let old = free_name(path, "old");
+    format!("mv {} {}", shell_word(path), shell_word(&old))
+}
+
+/// Returns a free name next to a path, with a suffix.
+pub(super) fn free_name(path: &Path, suffix: &str) -> PathBuf {
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".");
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    let numbered = (2..).map(|number| named(&format!("{suffix}{number}")));
+    let mut names = std::iter::once(named(suffix)).chain(numbered);
+    names.find(is_free).unwrap_or_else(|| named(suffix))
+}
+
 /// Checks that the daemon can write a file of its own. Returns its length, or `None` if it does not exist. The error is the
 /// reason and its fix.
-pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
+pub(super) fn own_file(path: &Path, own: &Path) -> Result<Option<u64>, (String, String)> {
     match OsStorage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err((error.to_string(), reader::let_write(path, &error))),
+        Err(error) => Err((error.to_string(), reachable(path, own, &error))),
         Ok(stat) if stat.kind != FileKind::Regular => {
             let fix = format!(
-                "move it away, distilld creates a new one: `mv {0} {0}.old`",
-                shell_word(path)
+                "move it away, distilld creates a new one: `{}`",
+                moved_away(path)
             );
             Err(("it is not a regular file".to_owned(), fix))
         }
@@ -59,6 +104,15 @@ pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
     }
 }
 
+/// Returns the command that lets the daemon reach a file in its directory `own`, which refused that with an error.
+fn reachable(path: &Path, own: &Path, error: &io::Error) -> String {
+    match reader::closed_above(path) {
+        Some(dir) if !dir.starts_with(own) => reader::let_enter(&dir),
+        Some(dir) => reader::let_write(&dir, error),
+        None => reader::let_write(path, error),
+    }
+}
+
 /// Opens a file for writing without changing it. This finds more than its mode does, such as an attribute that forbids
 /// writing.
 fn can_be_written(path: &Path) -> io::Result<()> {
@@ -66,23 +120,31 @@ fn can_be_written(path: &Path) -> io::Result<()> {
     options.read(true).write(true).open(path).map(drop)
 }
 
-pub(super) fn check_export_file(export: &Path, findings: &mut Findings) {
+/// Checks the export, and returns whether it can be read.
+pub(super) fn check_export_file(export: &Path, own: &Path, findings: &mut Findings) -> bool {
     let what = format!("export {}", export.display());
-    match own_file(export) {
+    match own_file(export, own) {
         Ok(None) => findings.ok(what, "does not exist yet"),
         Ok(Some(len_bytes)) => findings.ok(what, format!("{len_bytes} bytes")),
         Err((why, fix)) => {
             findings.fail(what, why, fix);
+            return false;
         }
     }
+    true
 }
 
 /// Checks the retraction ledger of an export as its readers see it: it is there, it is whole, it fits the export, and who
 /// may read the export may read it.
-pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
+pub(super) fn check_ledger_file(
+    export: &Path,
+    own: &Path,
+    export_is_readable: bool,
+    findings: &mut Findings,
+) {
     let ledger = ledger_path(export);
     let what = format!("retraction ledger {}", ledger.display());
-    match own_file(&ledger) {
+    match own_file(&ledger, own) {
         Err((why, fix)) => {
             findings.fail(what, why, fix);
             return;
@@ -97,21 +159,9 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
         Ok(None) => return findings.ok(what, "does not exist yet"),
         Ok(Some(_len_bytes)) => {}
     }
-    match Snapshot::open(&OsStorage, export, None) {
-        Ok(dataset) => {
-            let rows = dataset.retracted.len();
-            let why = format!("{} bytes, {rows} rows are retracted", dataset.ledger_len);
-            findings.ok(what.clone(), why);
-        }
-        // What only the journal holds is written by the next start.
-        Err(
-            error @ (DatasetError::Short { .. }
-            | DatasetError::Torn { .. }
-            | DatasetError::NoExport(_)),
-        ) => {
-            problem_with(findings, Severity::Warn, what.clone(), &error);
-        }
-        Err(error) => fail_with(findings, what.clone(), &error),
+    // The finding of the export has the reason otherwise.
+    if export_is_readable {
+        check_fit(export, &what, findings);
     }
     let rights = |path: &Path| OsStorage.rights(path).ok().flatten();
     if let (Some(own), Some(of_export)) = (rights(&ledger), rights(export))
@@ -130,6 +180,26 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
             "run `chown --reference={export} {ledger} && chmod --reference={export} {ledger}`"
         );
         findings.warn(what, why, fix);
+    }
+}
+
+/// Checks whether a ledger fits its export.
+fn check_fit(export: &Path, what: &str, findings: &mut Findings) {
+    match Snapshot::open(&OsStorage, export, None) {
+        Ok(dataset) => {
+            let rows = dataset.retracted.len();
+            let why = format!("{} bytes, {rows} rows are retracted", dataset.ledger_len);
+            findings.ok(what, why);
+        }
+        // What only the journal holds is written by the next start.
+        Err(
+            error @ (DatasetError::Short { .. }
+            | DatasetError::Torn { .. }
+            | DatasetError::NoExport(_)),
+        ) => {
+            problem_with(findings, Severity::Warn, what.to_owned(), &error);
+        }
+        Err(error) => fail_with(findings, what.to_owned(), &error),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::cli::check::identity::assume_service_user;
 use crate::cli::check::limits::{check_events, check_free};
 use crate::cli::check::service::check_unit;
 use crate::cli::check::streams::check_stream;
+use crate::cli::check::unit::Unit;
 
 use finding::Findings;
 pub use finding::{Finding, Severity};
@@ -29,7 +30,7 @@ use crate::engine::EngineError;
 use crate::lake::path::{Stream, export_path};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::rights::Denied;
-use crate::platform::root_lock::lock_path;
+use crate::platform::root_lock::{lock_path, state_lock_path};
 use crate::platform::storage::{OsStorage, Storage as _, exists};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::query::status::status;
@@ -68,8 +69,10 @@ pub fn check(settings: &Settings, config: Option<&Path>) -> Vec<Finding> {
         check_unit(unit, settings, &root, &mut findings);
     }
     assume_service_user(settings, unit.as_ref(), &root, &mut findings);
-    if let Some(denied) = config.and_then(Denied::at) {
-        let fix = reader::let_read(&denied.path);
+    if let Some(config) = config
+        && let Some(denied) = Denied::at(config)
+    {
+        let fix = reader::let_read(config, config);
         findings.fail("configuration", denied.to_string(), fix);
     }
     let mut directories = 0;
@@ -77,28 +80,52 @@ pub fn check(settings: &Settings, config: Option<&Path>) -> Vec<Finding> {
         directories += check_stream(&root, stream, &settings.exclude, &mut findings);
     }
     let export = export_path(&root);
-    check_writable("export", export.parent().unwrap_or(&root), &mut findings);
-    check_export_file(&export, &mut findings);
-    check_ledger_file(&export, &mut findings);
-    match &unit {
-        // systemd creates it, with the owner and the mode that the unit needs.
-        Some(unit) if !settings.state_dir.exists() && unit.creates(&settings.state_dir) => {}
-        _ => check_writable("state", &settings.state_dir, &mut findings),
-    }
-    for path in [
-        lock_path(&root),
-        settings.state_dir.join(STATE_FILE),
-        settings.state_dir.join(JOURNAL_FILE),
-    ] {
-        if let Err((why, fix)) = own_file(&path) {
-            findings.fail(format!("file {}", path.display()), why, fix);
-        }
-    }
-    check_start(settings, &mut findings);
+    let are_usable = check_own(settings, unit.as_ref(), &root, &export, &mut findings);
+    check_start(settings, are_usable, &mut findings);
     check_events(settings, &root, directories, &mut findings);
     check_free("export", &export, &mut findings);
     check_free("state", &settings.state_dir, &mut findings);
     findings.0
+}
+
+/// Checks the directories and files that the daemon writes. Returns whether it can use all of them.
+fn check_own(
+    settings: &Settings,
+    unit: Option<&Unit>,
+    root: &Path,
+    export: &Path,
+    findings: &mut Findings,
+) -> bool {
+    let before = findings.0.len();
+    let lock = lock_path(root);
+    let distilled = lock.parent().unwrap_or(root);
+    // The directory of the daemon that has its state.
+    let of_state = match settings.state_dir.starts_with(distilled) {
+        true => distilled,
+        false => &settings.state_dir,
+    };
+    let sft = export.parent().unwrap_or(root);
+    check_writable("export", sft, distilled, findings);
+    let is_readable = check_export_file(export, distilled, findings);
+    check_ledger_file(export, distilled, is_readable, findings);
+    match unit {
+        // systemd creates it, with the owner and the mode that the unit needs.
+        Some(unit) if !settings.state_dir.exists() && unit.creates(&settings.state_dir) => {}
+        _ => check_writable("state", &settings.state_dir, of_state, findings),
+    }
+    let of_state_dir = [
+        state_lock_path(&settings.state_dir),
+        settings.state_dir.join(STATE_FILE),
+        settings.state_dir.join(JOURNAL_FILE),
+    ];
+    let of_state_dir = of_state_dir.iter().map(|path| (path, of_state));
+    for (path, own) in std::iter::once((&lock, distilled)).chain(of_state_dir) {
+        if let Err((why, fix)) = own_file(path, own) {
+            findings.fail(format!("file {}", path.display()), why, fix);
+        }
+    }
+    let found = &findings.0[before..];
+    found.iter().all(|found| found.severity != Severity::Fail)
 }
 
 fn check_settings(settings: &Settings, findings: &mut Findings) {
@@ -153,8 +180,9 @@ fn problem_with(
     finding.public("an error whose text may name lines of the lake");
 }
 
-/// Checks what a start decides from the state and the export, if no daemon runs.
-fn check_start(settings: &Settings, findings: &mut Findings) {
+/// Checks what a start decides from the state and the export, if no daemon runs. Files that are not usable, each of which
+/// is a finding, may not show that.
+fn check_start(settings: &Settings, are_usable: bool, findings: &mut Findings) {
     let dir = &settings.state_dir;
     let what = format!("start with the state in {}", dir.display());
     let is_there = |name| exists(&OsStorage, &dir.join(name)).unwrap_or(false);
@@ -172,6 +200,7 @@ fn check_start(settings: &Settings, findings: &mut Findings) {
             return check_health(settings, findings);
         }
         Err(InquireError::NoState(_)) => return,
+        Err(InquireError::Denied(_) | InquireError::DeniedFiles(_)) if !are_usable => return,
         Err(error @ (InquireError::State(_) | InquireError::Journal(_))) => {
             let why = format!("{error}; the next start rebuilds a damaged state");
             let finding = findings.warn(what, why, start);

@@ -9,6 +9,8 @@ use crate::cli::check::files::nearest_existing;
 use crate::cli::check::unit::{PROPERTIES, Refusal, Unit, units};
 use crate::config::{ListenAddress, Settings};
 use crate::lake::path::Stream;
+use crate::platform::escape::shell_word;
+use crate::platform::rights::{self, groups_of, user_named};
 
 /// Present while systemd is the service manager of the host.
 const BOOTED: &str = "/run/systemd/system";
@@ -141,16 +143,10 @@ fn without_links(dir: &Path) -> PathBuf {
 
 /// Returns the steps that let the unit use a directory.
 fn mend(refusal: &Refusal, unit: &Unit) -> String {
-    let place = refusal.place.display();
-    let owner = |name: &str| if name.is_empty() { "root" } else { name }.to_owned();
+    let (user, group) = owner_in(unit);
     let create = format!(
-        "`install -d -o {} -g {} -m 2750 {place}`",
-        owner(&unit.user),
-        owner(if unit.group.is_empty() {
-            &unit.user
-        } else {
-            &unit.group
-        })
+        "`install -d -o {user} -g {group} -m 2750 {}`",
+        shell_word(&refusal.place)
     );
     let mut steps = Vec::new();
     if refusal.is_missing {
@@ -172,4 +168,22 @@ fn mend(refusal: &Refusal, unit: &Unit) -> String {
     }
     steps.push(format!("then run `systemctl restart {}`", unit.name));
     steps.join("; ")
+}
+
+/// Returns the user and the group of a unit as words of a command. A unit without a group has that of its user, which has
+/// not always the same name.
+fn owner_in(unit: &Unit) -> (String, String) {
+    let user = match unit.user.as_str() {
+        "" => "root",
+        user => user,
+    };
+    let own_group = || {
+        let (own, _) = groups_of(&user_named(user)?)?;
+        Some(rights::group(own).to_string())
+    };
+    let group = match unit.group.as_str() {
+        "" => own_group().unwrap_or_else(|| user.to_owned()),
+        group => group.to_owned(),
+    };
+    (shell_word(user), shell_word(&group))
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cli::check::files::moved_away;
 use crate::cli::check::{Findings, Severity, reader};
 use crate::config::Exclude;
 use crate::lake::linked_dirs::links_to_unread;
@@ -42,7 +43,13 @@ pub(super) fn check_stream(
             return 0;
         }
         Err(error) => {
-            findings.fail(what, error.to_string(), reader::let_read(&base));
+            findings.fail(what, error.to_string(), reader::let_read(&base, &base));
+            return 0;
+        }
+        // A link may lead to it, as to a larger disk.
+        Ok(_) if base.metadata().is_ok_and(|found| !found.is_dir()) => {
+            let fix = format!("move it away: `{}`", moved_away(&base));
+            findings.fail(what, "it is not a directory", fix);
             return 0;
         }
         Ok(_) => {}
@@ -65,7 +72,12 @@ pub(super) fn check_stream(
             path.display()
         );
         let fix = match is_denied(error) {
-            true => reader::let_read(path),
+            true => {
+                let denied = walk.unreadable.iter();
+                let denied = denied.filter(|(_, error)| is_denied(error));
+                let denied: Vec<&Path> = denied.map(|(path, _)| path.as_path()).collect();
+                reader::let_read_all(&denied, &base)
+            }
             false => format!("`ls -ld {}` shows what is in its place", path.display()),
         };
         let finding = findings.problem(severity, what, why, fix);

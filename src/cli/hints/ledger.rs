@@ -17,8 +17,8 @@ pub(super) fn dataset(error: &DatasetError) -> String {
     match error {
         DatasetError::Io { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => {
-                "run it as a user who may read the export and sft_retractions.jsonl next to it; their group may \
-                 (`usermod -aG`)"
+                "run it as root, or as a user who may read the export and sft_retractions.jsonl next to it; their group may: \
+                 `ls -l` shows which it is"
                     .to_owned()
             }
             _ => disk(source, "that file"),
