@@ -222,6 +222,13 @@ pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("data/distilled").join(LOCK_FILE)
 }
 
+/// The file that names the holder of a root's lock, and its name while it is written: each start replaces both.
+pub(crate) fn holder_paths(root: &Path) -> [PathBuf; 2] {
+    let holder = lock_path(root).with_file_name(HOLDER_FILE);
+    let temporary = holder.with_file_name(format!("{HOLDER_FILE}.new"));
+    [holder, temporary]
+}
+
 /// The lock of a state directory.
 pub(crate) fn state_lock_path(state_dir: &Path) -> PathBuf {
     state_dir.join(LOCK_FILE)

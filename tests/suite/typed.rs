@@ -194,7 +194,7 @@ fn a_wrong_owner_or_mode_of_a_file_of_the_daemon_is_mended_as_typed() {
     }
     for user in [NAMELESS, NOBODY] {
         let count = Lake::new(user).own().len();
-        for at in 0..count - 1 {
+        for at in 0..count {
             let lake = Lake::with_state(user);
             let path = lake.own().swap_remove(at);
             take(&path, 0, 0o700);
@@ -223,6 +223,69 @@ fn a_directory_of_the_daemon_that_it_may_not_create_is_mended_as_typed() {
         let mut lake = Lake::with_state(user);
         lake.state_dir = lake.bench.sibling("var/state");
         lake.mend("no state directory");
+    }
+}
+
+/// The lock, and the file that names its holder, are in the directory above that of the export.
+#[test]
+fn what_keeps_a_start_from_its_lock_is_found_and_mended_as_typed() {
+    if !is_root() {
+        return;
+    }
+    for has_state in [false, true] {
+        for elsewhere in [false, true] {
+            let mut lake = Lake::new(NAMELESS);
+            if elsewhere {
+                lake.state_dir = lake.bench.sibling("state");
+            }
+            for dir in [lake.bench.export().parent().unwrap(), &lake.state_dir] {
+                fs::create_dir_all(dir).unwrap();
+                lake.give(dir);
+            }
+            if has_state {
+                lake.run(NAMELESS, &["run", "--once"]).check(0, &[]);
+            }
+            take(&lake.distilled(), 0, 0o755);
+            lake.mend(&format!("state {has_state}, elsewhere {elsewhere}"));
+        }
+    }
+    let names = [
+        ".distilld.holder",
+        ".distilld.holder.new",
+        ".distilld.lock",
+        ".distilld/.distilld.lock",
+    ];
+    for name in names {
+        let lake = Lake::with_state(NOBODY);
+        let path = lake.distilled().join(name);
+        if name.ends_with(".lock") {
+            fs::hard_link(&path, lake.bench.sibling("second name")).unwrap();
+            lake.mend(&format!("second name of {name}"));
+        }
+        let lake = Lake::with_state(NOBODY);
+        let path = lake.distilled().join(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        lake.mend(&format!("directory {name}"));
+    }
+}
+
+#[test]
+fn an_attribute_of_a_file_or_directory_is_removed_as_typed() {
+    if !is_root() {
+        return;
+    }
+    for flag in ['i', 'a'] {
+        for at in 0..Lake::new(NOBODY).own().len() {
+            let lake = Lake::with_state(NOBODY);
+            let path = lake.own().swap_remove(at);
+            let set = format!("chattr +{flag} {}", path.display());
+            if !lake.type_in(&set).status.success() {
+                eprintln!("no right, no chattr, or the file system has no such attribute");
+                return;
+            }
+            lake.mend(&set);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks of the directories and files that the daemon writes.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
@@ -67,6 +68,12 @@ pub(super) fn moved_away(path: &Path) -> String {
     format!("mv {} {}", shell_word(path), shell_word(&old))
 }
 
+/// Returns the step that lets distilld create a file.
+fn new_one(path: &Path) -> String {
+    let moved = moved_away(path);
+    format!("move it away, distilld creates a new one: `{moved}`")
+}
+
 /// Returns a free name next to a path, with a suffix.
 pub(super) fn free_name(path: &Path, suffix: &str) -> PathBuf {
     let named = |suffix: &str| {
@@ -88,11 +95,7 @@ pub(super) fn own_file(path: &Path, own: &Path) -> Result<Option<u64>, (String, 
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err((error.to_string(), reachable(path, own, &error))),
         Ok(stat) if stat.kind != FileKind::Regular => {
-            let fix = format!(
-                "move it away, distilld creates a new one: `{}`",
-                moved_away(path)
-            );
-            Err(("it is not a regular file".to_owned(), fix))
+            Err(("it is not a regular file".to_owned(), new_one(path)))
         }
         Ok(stat) => match can_be_written(path) {
             Ok(()) => Ok(Some(stat.len_bytes)),
@@ -118,6 +121,33 @@ fn reachable(path: &Path, own: &Path, error: &io::Error) -> String {
 fn can_be_written(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).open(path).map(drop)
+}
+
+/// Checks a file of the daemon.
+pub(super) fn check_file(path: &Path, own: &Path, findings: &mut Findings) {
+    if let Err((why, fix)) = own_file(path, own) {
+        findings.fail(format!("file {}", path.display()), why, fix);
+    }
+}
+
+/// Checks a lock file, which may have no other name: a user could have linked a file there that only root can write.
+pub(super) fn check_lock(path: &Path, own: &Path, findings: &mut Findings) {
+    let has_others = path.symlink_metadata().is_ok_and(|found| found.nlink() > 1);
+    match own_file(path, own) {
+        Ok(Some(_len_bytes)) if has_others => {
+            let why = "it is a file that has other names too";
+            findings.fail(format!("file {}", path.display()), why, new_one(path));
+        }
+        _ => check_file(path, own, findings),
+    }
+}
+
+/// Checks the place of a file that each start replaces, which only a directory prevents.
+pub(super) fn check_replaced(path: &Path, findings: &mut Findings) {
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        let what = format!("file {}", path.display());
+        findings.fail(what, "it is a directory", new_one(path));
+    }
 }
 
 /// Checks the export, and returns whether it can be read.

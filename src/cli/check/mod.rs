@@ -11,7 +11,9 @@ mod service;
 mod streams;
 mod unit;
 
-use crate::cli::check::files::{check_export_file, check_ledger_file, check_writable, own_file};
+use crate::cli::check::files::{
+    check_export_file, check_file, check_ledger_file, check_lock, check_replaced, check_writable,
+};
 use crate::cli::check::identity::assume_service_user;
 use crate::cli::check::limits::{check_events, check_free};
 use crate::cli::check::service::check_unit;
@@ -30,7 +32,7 @@ use crate::engine::EngineError;
 use crate::lake::path::{Stream, export_path};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::rights::Denied;
-use crate::platform::root_lock::{lock_path, state_lock_path};
+use crate::platform::root_lock::{holder_paths, lock_path, state_lock_path};
 use crate::platform::storage::{OsStorage, Storage as _, exists};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::query::status::status;
@@ -105,6 +107,7 @@ fn check_own(
         false => &settings.state_dir,
     };
     let sft = export.parent().unwrap_or(root);
+    check_writable("lock", distilled, distilled, findings);
     check_writable("export", sft, distilled, findings);
     let is_readable = check_export_file(export, distilled, findings);
     check_ledger_file(export, distilled, is_readable, findings);
@@ -113,16 +116,13 @@ fn check_own(
         Some(unit) if !settings.state_dir.exists() && unit.creates(&settings.state_dir) => {}
         _ => check_writable("state", &settings.state_dir, of_state, findings),
     }
-    let of_state_dir = [
-        state_lock_path(&settings.state_dir),
-        settings.state_dir.join(STATE_FILE),
-        settings.state_dir.join(JOURNAL_FILE),
-    ];
-    let of_state_dir = of_state_dir.iter().map(|path| (path, of_state));
-    for (path, own) in std::iter::once((&lock, distilled)).chain(of_state_dir) {
-        if let Err((why, fix)) = own_file(path, own) {
-            findings.fail(format!("file {}", path.display()), why, fix);
-        }
+    check_lock(&lock, distilled, findings);
+    check_lock(&state_lock_path(&settings.state_dir), of_state, findings);
+    for path in holder_paths(root) {
+        check_replaced(&path, findings);
+    }
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        check_file(&settings.state_dir.join(name), of_state, findings);
     }
     let found = &findings.0[before..];
     found.iter().all(|found| found.severity != Severity::Fail)
