@@ -76,16 +76,24 @@ impl RunsWithoutLines {
         }
     }
 
-    fn on_searched(&mut self, pair: PairId, runs: Option<BTreeSet<RunKey>>) {
+    /// Takes note of what a search has found: pairs that are not in `without_lines` have no such rows any more.
+    fn on_searched(
+        &mut self,
+        searched: impl Iterator<Item = PairId>,
+        mut without_lines: BTreeMap<PairId, BTreeSet<RunKey>>,
+    ) {
         let Some(pairs) = &mut self.pairs else {
             return;
         };
-        let others = pairs.iter().filter(|(other, _)| **other != pair);
-        let remembered: usize = others.flat_map(|(_, runs)| runs).map(BTreeSet::len).sum();
-        match runs {
-            Some(runs) if runs.is_empty() => drop(pairs.remove(&pair)),
-            Some(runs) if remembered + runs.len() > RUNS_MAX => drop(pairs.insert(pair, None)),
-            runs => drop(pairs.insert(pair, runs)),
+        for pair in searched {
+            pairs.remove(&pair);
+        }
+        without_lines.retain(|_, runs| !runs.is_empty());
+        let mut remembered: usize = pairs.values().flatten().map(BTreeSet::len).sum();
+        for (pair, runs) in without_lines {
+            let fits = remembered + runs.len() <= RUNS_MAX;
+            remembered += if fits { runs.len() } else { 0 };
+            pairs.insert(pair, fits.then_some(runs));
         }
     }
 
@@ -177,15 +185,16 @@ pub fn overruled_rows(
 }
 
 impl Engine {
-    /// Returns whether scored lines that a read found may be of runs with rows whose lines are gone.
+    /// Returns whether scored lines that a read of a pair found may be of runs with rows whose lines are gone.
     pub(super) fn may_overrule_gone(
         &mut self,
-        pair: PairId,
+        path: &PairPath,
         read: &Overlay,
     ) -> Result<bool, EngineError> {
-        if self.pairs.claimable() == 0 {
+        if self.pairs.claimable() == 0 || read.entries.is_empty() {
             return Ok(false);
         }
+        let pair = self.pairs.slot(path)?.pair.id;
         let runs = read.entries.keys().map(|(run, _)| *run);
         Ok(self
             .runs_without_lines
@@ -222,10 +231,8 @@ impl Engine {
                 break;
             }
         }
-        for id in pairs.keys() {
-            let runs = without_lines.remove(id).unwrap_or_default();
-            self.runs_without_lines.on_searched(*id, Some(runs));
-        }
+        let searched = pairs.keys().copied();
+        self.runs_without_lines.on_searched(searched, without_lines);
         for paths in pairs.values().collect::<Vec<_>>().chunks(PAIRS_AT_ONCE) {
             for path in paths {
                 self.reviewed(path, Review::REREAD)?;

@@ -107,8 +107,7 @@ impl Engine {
         if !outcome.overlay.claimed_rows.is_empty() && may_be_out {
             outcome.checkpoint.review.insert(Review::CLAIMED);
         }
-        let id = self.pairs.slot(path)?.pair.id;
-        if self.may_overrule_gone(id, &outcome.overlay)? {
+        if self.may_overrule_gone(path, &outcome.overlay)? {
             outcome.checkpoint.review.insert(Review::REREAD);
         }
         let before = &self.pairs.slot(path)?.pair.checkpoint;

@@ -61,6 +61,9 @@ impl Engine {
         relocations: &BTreeSet<(PairPath, PairPath)>,
     ) -> Result<BTreeMap<PairPath, ResetRequest>, EngineError> {
         let mut moves = BTreeMap::new();
+        if self.replaced.files.is_empty() {
+            return Ok(moves);
+        }
         for (from, to) in relocations {
             let stat = stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Scored, to);
             let Ok(inode) = stat.map(|stat| stat.inode) else {

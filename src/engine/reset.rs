@@ -148,9 +148,10 @@ impl Engine {
             let header = self.commits.state.header();
             let claimable = header.claimable;
             self.books.account = header.account.clone();
+            for reset in &resets {
+                self.runs_without_lines.on_released(reset.id);
+            }
             for (path, request, before) in done {
-                self.runs_without_lines
-                    .on_released(self.pairs.slot(path)?.pair.id);
                 self.pairs.remove_reset(path, claimable);
                 for stream in Stream::ALL {
                     self.queue.settling.stop(path, stream);

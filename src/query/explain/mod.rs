@@ -58,7 +58,9 @@ pub fn explain(
     let found = context.state.find_run(RunKey::from_run_id(run_id))?;
     let export = context.storage.open_read(context.export_path).ok();
     let ledger_path = ledger_path(context.export_path);
-    let in_ledger = RunInLedger::read(context.storage, &ledger_path, run_id).ok();
+    let in_ledger = may_be_in_ledger(run_id, &found, context)
+        .then(|| RunInLedger::read(context.storage, &ledger_path, run_id).ok())
+        .flatten();
     let with_evidence: Vec<PairPath> = found
         .iter()
         .filter(|pair| pair.evidence.is_some())
@@ -107,13 +109,23 @@ pub fn explain(
     })
 }
 
+/// Returns whether the ledger may have something of a run: a row of one of its lines or one that no line has, or an order.
+/// The page asks for many runs at a time, and a ledger may be long.
+fn may_be_in_ledger(run_id: &str, found: &[RunOccurrences], context: &ExplainContext<'_>) -> bool {
+    let state = context.state;
+    let has_row = |entry: &ScoredLine| matches!(entry.verdict, Verdict::Exported { .. });
+    state.claimable > 0
+        || state.orders.has_run(RunKey::from_run_id(run_id))
+        || found.iter().flat_map(|pair| &pair.entries).any(has_row)
+}
+
 struct PairExplainer<'a> {
     run_id: &'a str,
     path: &'a PairPath,
     in_pair: &'a RunOccurrences,
     context: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
-    /// What the ledger has of the run; `None` where it cannot be read.
+    /// What the ledger has of the run; `None` where it cannot be read, or need not be.
     in_ledger: Option<&'a RunInLedger>,
     /// The pairs that have evidence of the run.
     with_evidence: &'a [PairPath],
