@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::Method;
 
 use crate::cli::queries::{query, with_explain_context};
 use crate::config::{Settings, as_typed};
+use crate::dataset::ledger_reader::{APPEND_PATIENCE, APPEND_PAUSE};
 use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::Holder;
@@ -30,6 +31,20 @@ fn rows_query(offsets: &[u64]) -> String {
     query(&[("rows", &list.join(","))])
 }
 
+/// Returns an answer if there is one. Without a state nothing is known, and another error is logged with what follows.
+fn known<T>(answer: Result<T, InquireError>, what_follows: &str) -> Option<T> {
+    answer
+        .inspect_err(|error| {
+            if !matches!(error, InquireError::NoState(_)) {
+                tracing::warn!(
+                    "{what_follows}, because the state cannot be read: {error}; run {} again",
+                    as_typed("`distilld verify`")
+                );
+            }
+        })
+        .ok()
+}
+
 /// Returns which of the rows at these offsets belong to lines of deleted day-files. Without a state nothing is known of
 /// any row.
 pub(super) fn deleted_rows(settings: &Settings, rows: &[u64]) -> BTreeSet<u64> {
@@ -42,16 +57,9 @@ pub(super) fn deleted_rows(settings: &Settings, rows: &[u64]) -> BTreeSet<u64> {
                 explain::deleted_rows(&asked, context)
             })
         });
-        match answer {
-            Ok(answer) => deleted.extend(answer.rows),
-            Err(InquireError::NoState(_)) => return deleted,
-            Err(error) => {
-                tracing::warn!(
-                    "rows of deleted day-files count as duplicates, because the state cannot be read: {error}; run {} again",
-                    as_typed("`distilld verify`")
-                );
-                return deleted;
-            }
+        match known(answer, "rows of deleted day-files count as duplicates") {
+            Some(answer) => deleted.extend(answer.rows),
+            None => return deleted,
         }
     }
     deleted
@@ -73,15 +81,11 @@ impl<'a> WrittenRows<'a> {
 
     /// Returns for each of the rows at these offsets whether it is as it was written.
     pub(super) fn rows(&self, offsets: &[u64]) -> Vec<RowBytes> {
-        self.compare(offsets).unwrap_or_else(|error| {
-            if !matches!(error, InquireError::NoState(_)) {
-                tracing::warn!(
-                    "it is not known whether rows were changed, because the state cannot be read: {error}; run {} again",
-                    as_typed("`distilld verify`")
-                );
-            }
-            vec![RowBytes::Unknown; offsets.len()]
-        })
+        let rows = known(
+            self.compare(offsets),
+            "it is not known whether rows were changed",
+        );
+        rows.unwrap_or_else(|| vec![RowBytes::Unknown; offsets.len()])
     }
 
     fn compare(&self, offsets: &[u64]) -> Result<Vec<RowBytes>, InquireError> {
@@ -129,22 +133,14 @@ impl<'a> WrittenRows<'a> {
     }
 }
 
-/// Time for a running daemon to append what it has committed.
-const APPEND_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Returns what the ledger lacks of all that was written to it, or that it was changed, by a state or by a running daemon.
 pub(super) fn ledger_fault(settings: &Settings) -> Option<String> {
-    match known_ledger_fault(settings) {
-        Ok(fault) => fault,
-        Err(InquireError::NoState(_)) => None,
-        Err(error) => {
-            tracing::warn!(
-                "it is not known whether the ledger has all its lines, because the state cannot be read: {error}; run {} again",
-                as_typed("`distilld verify`")
-            );
-            None
-        }
-    }
+    let fault = known_ledger_fault(settings);
+    known(
+        fault,
+        "it is not known whether the ledger has all its lines",
+    )
+    .flatten()
 }
 
 fn known_ledger_fault(settings: &Settings) -> Result<Option<String>, InquireError> {
@@ -165,6 +161,6 @@ fn known_ledger_fault(settings: &Settings) -> Result<Option<String>, InquireErro
                 format!("{path} is {found} bytes long, but {written} bytes of it were written");
             return Ok(Some(fault));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(APPEND_PAUSE);
     }
 }

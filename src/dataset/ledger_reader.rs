@@ -21,9 +21,9 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// The time that a writer has to end the last line of its ledger and to append the rows of the last events: far more than
 /// it needs.
-pub(super) const APPEND_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const APPEND_PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) const APPEND_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const APPEND_PAUSE: Duration = Duration::from_millis(10);
 
 /// A ledger, read to [`LedgerReader::len_bytes`].
 #[derive(Debug)]

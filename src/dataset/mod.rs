@@ -17,7 +17,7 @@ pub mod error;
 pub mod feed;
 mod files;
 pub mod follow;
-mod ledger_reader;
+pub(crate) mod ledger_reader;
 mod point;
 pub mod rows;
 pub mod shape;

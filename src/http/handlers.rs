@@ -168,8 +168,12 @@ pub(super) async fn answer(
         (&Method::GET, "/status.json") => status(inbox, context).await,
         (&Method::GET, "/recent.json") => recent(inbox).await,
         (&Method::GET, "/explain.json") => explain(inbox, context, params, body).await,
-        (&Method::GET, "/deleted-rows.json") => rows::deleted(inbox, context, &params).await,
-        (&Method::GET, "/changed-rows.json") => rows::changed(inbox, context, &params).await,
+        (&Method::GET, "/deleted-rows.json") => {
+            rows::answer(inbox, context, &params, rows::deleted).await
+        }
+        (&Method::GET, "/changed-rows.json") => {
+            rows::answer(inbox, context, &params, rows::changed).await
+        }
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/waiting.json") => details::waiting(inbox, context).await,
         (&Method::GET, "/malformed.json") => details::malformed(inbox, context).await,

@@ -159,18 +159,21 @@ impl RootLock {
 /// this state directory. A lake that was moved, or is mounted elsewhere, is the same.
 fn other_root(state_lock: &Path, root: &Path) -> Option<PathBuf> {
     let last = holder_at(state_lock).ok()??;
-    if last.root == root {
+    if !is_another_lake(&last.root, root) {
         return None;
     }
     let there = last_holder(&last.root).ok()??;
-    let is_other = identity(&last.root) != identity(root) && there.state_dir == last.state_dir;
-    is_other.then_some(last.root)
+    (there.state_dir == last.state_dir).then_some(last.root)
 }
 
-/// The identity of a lake: that of its lock file, which is the same wherever the lake is moved or mounted.
-fn identity(root: &Path) -> Option<(u64, u64)> {
-    let lock = fs::symlink_metadata(lock_path(root)).ok()?;
-    Some((lock.dev(), lock.ino()))
+/// Returns whether a root that a lock names is there and is another lake than `root`. The lock file is the same wherever a
+/// lake is moved or mounted.
+fn is_another_lake(named: &Path, root: &Path) -> bool {
+    let identity = |root: &Path| {
+        let lock = fs::symlink_metadata(lock_path(root)).ok()?;
+        Some((lock.dev(), lock.ino()))
+    };
+    named != root && identity(named).is_some_and(|named| Some(named) != identity(root))
 }
 
 /// The daemon that keeps, or last kept, the export of a root; `None` if none ever did. In a copy of a lake the lock of the
@@ -179,13 +182,8 @@ fn identity(root: &Path) -> Option<(u64, u64)> {
 /// # Errors
 /// Neither the lock file nor the file with the holder's name can be read.
 pub fn last_holder(root: &Path) -> Result<Option<Holder>, LockError> {
-    let is_own = |holder: &Holder| {
-        let named = (holder.root != root).then(|| identity(&holder.root));
-        named
-            .flatten()
-            .is_none_or(|named| Some(named) == identity(root))
-    };
-    Ok(named_holder(root)?.filter(is_own))
+    let holder = named_holder(root)?;
+    Ok(holder.filter(|holder| !is_another_lake(&holder.root, root)))
 }
 
 /// The holder that the lock of a root names.

@@ -57,17 +57,10 @@ impl Drop for Server {
     }
 }
 
-/// Runs a command on a root to its end, and returns its exit code and what it printed.
-fn ended(root: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
-    command
-        .env_clear()
-        .arg("--root")
-        .arg(root)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+/// Runs a command to its end, and returns its exit code and what it printed.
+fn ended(bench: &Bench, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = bench.command(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let began = Instant::now();
     let is_ended = || Ok(child.try_wait().unwrap().is_some());
@@ -102,10 +95,10 @@ fn with_hanging(mounted: &str, commands: &[(&[&str], &str)]) {
     bench.ask(&["wait", "--fresh", "--json"]);
     let stopped = server.stop();
     // The next scan hangs.
-    let is_noticed = || Ok(ended(&bench.root(), &[]).0 != Some(0));
+    let is_noticed = || Ok(ended(&bench, &[]).0 != Some(0));
     assert!(wait_until(ENDS_WITHIN, is_noticed).unwrap());
     for (arguments, word) in commands {
-        let (code, text) = ended(&bench.root(), arguments);
+        let (code, text) = ended(&bench, arguments);
         assert!(text.contains(word), "{arguments:?}: {code:?}, {text}");
         assert!(code.is_some_and(|code| code > 0), "{arguments:?}: {text}");
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, scored_as};
@@ -41,23 +41,13 @@ fn lake_and_copy() -> (Bench, PathBuf) {
     (bench, copy)
 }
 
-fn on(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
-    command
-        .env_clear()
-        .env("DISTILLD_SETTLE_MS", "50")
-        .stdin(Stdio::null());
-    command.arg("--root").arg(root).args(arguments);
-    command
-}
-
 #[test]
 fn commands_on_a_copy_leave_the_lake_alone_and_change_the_copy() {
     for running in [false, true] {
         let (bench, copy) = lake_and_copy();
         let daemon = running.then(|| bench.start_caught_up());
         let before = files_below(&bench.root());
-        let run = |arguments: &[&str]| bench.run(&mut on(&copy, arguments));
+        let run = |arguments: &[&str]| bench.run(&mut bench.command_on(&copy, arguments));
         run(&["retract", "r", "--reason", "licence"]).check(0, &[]);
         run(&["dead-letters", "retry", PAIR]).check(0, &[]);
         let status = run(&["status", "--json"]);
@@ -91,12 +81,12 @@ fn commands_on_a_lake_that_was_moved_find_its_state() {
     let bench = Bench::new();
     bench.append_run(PAIR, "q");
     let state_dir = bench.sibling("state");
-    let mut once = on(&bench.root(), &["--state-dir"]);
+    let mut once = bench.command(&["--state-dir"]);
     once.arg(&state_dir).args(["run", "--once"]);
     bench.run(&mut once).check(0, &[]);
     let moved = bench.sibling("moved");
     fs::rename(bench.root(), &moved).unwrap();
-    let explained = bench.run(&mut on(&moved, &["explain", "q"]));
+    let explained = bench.run(&mut bench.command_on(&moved, &["explain", "q"]));
     explained.check(0, &[]);
     assert!(
         explained.stdout.contains("exported"),

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::gone_lines::{OverruledRow, overruled_rows};
+use crate::pair::checkpoint::Review;
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::orders::Orders;
-use crate::pair::{ActivePair, JoinOutcome};
+use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::query::plan::Planner;
 use crate::record::ledger::{Cause, Op};
 use crate::record::row;
@@ -86,8 +87,24 @@ impl PlannedLedger {
 }
 
 impl Planner<'_> {
+    /// Returns what is to be examined of the rows of a pair after a read.
+    pub(super) fn review_after(
+        &mut self,
+        pair: PairId,
+        read: &Overlay,
+    ) -> Result<Review, StateError> {
+        let mut review = Review::default();
+        if !read.claimed_rows.is_empty() {
+            review.insert(Review::CLAIMED);
+        }
+        if !read.entries.is_empty() && self.has_unclaimed(pair)? {
+            review.insert(Review::REREAD);
+        }
+        Ok(review)
+    }
+
     /// Returns whether the state has rows of a pair that no line owns: a line that is appended may overrule them.
-    pub(super) fn has_unclaimed(&mut self, pair: PairId) -> Result<bool, StateError> {
+    fn has_unclaimed(&mut self, pair: PairId) -> Result<bool, StateError> {
         let pairs = match self.with_unclaimed.take() {
             Some(pairs) => pairs,
             None if self.context.state.claimable == 0 => BTreeSet::new(),

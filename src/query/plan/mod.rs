@@ -224,16 +224,9 @@ impl Planner<'_> {
             made.claimed += outcome.overlay.claimed_rows.len() as i64;
             self.claim(&outcome.overlay.claimed_rows);
             made.retracted += self.ledger.retract(state, &mut outcome)?;
-            let has_claimed = !outcome.overlay.claimed_rows.is_empty();
-            let may_overrule =
-                !outcome.overlay.entries.is_empty() && self.has_unclaimed(pair.id)?;
+            let review = self.review_after(pair.id, &outcome.overlay)?;
             pair.checkpoint = outcome.checkpoint;
-            if has_claimed {
-                pair.checkpoint.review.insert(Review::CLAIMED);
-            }
-            if may_overrule {
-                pair.checkpoint.review.insert(Review::REREAD);
-            }
+            pair.checkpoint.review.insert(review);
             pair.overlay.extend(outcome.overlay);
             memory = read.memory;
             if read.more {

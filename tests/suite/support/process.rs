@@ -208,13 +208,18 @@ impl Bench {
     /// Returns `distilld --root ROOT` with the arguments and a short settle time, without the environment of the
     /// tests.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_on(&self.root(), arguments)
+    }
+
+    /// As [`Self::command`], on another root.
+    pub fn command_on(&self, root: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
         command
             .env_clear()
             .env("DISTILLD_SETTLE_MS", "50")
             .stdin(Stdio::null())
             .arg("--root")
-            .arg(self.root());
+            .arg(root);
         command.args(arguments);
         command
     }
