@@ -320,6 +320,9 @@ impl History {
     fn check(&mut self) {
         self.complete();
         self.drive(|bench| bench.scan().and_then(|()| bench.quiet()));
+        // A day-file that could not be read then is read by the next scan.
+        self.bench.disk.heal();
+        self.drive(|bench| bench.scan().and_then(|()| bench.quiet()));
         let pairs = self.pairs();
         let export = self.bench.disk.read(EXPORT).unwrap_or_default();
         if self.has_only_grown {
